@@ -1,0 +1,1 @@
+"""Scores of captions against references, with what they hide made visible: changed-only scores, facts, trivial rows."""

@@ -1,0 +1,147 @@
+"""`rsiccllm bench score`: a file of captions against the references of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from rsiccllm.benchmark.baselines import CHANGE, NO_CHANGE, commonest
+from rsiccllm.benchmark.predictions import load_predictions, match
+from rsiccllm.benchmark.rows import Row, score_rows
+from rsiccllm.benchmark.table import render_html, render_table
+from rsiccllm.benchmark.tokenise import Tokenisation
+from rsiccllm.errors import InputError
+from rsiccllm.facts import Fact
+from rsiccllm.records import ImagePair
+from rsiccllm.sources import open_source
+
+
+@dataclass(frozen=True)
+class References:
+    """What captions are scored against, by pair id, in the order of the data set.
+
+    changed: None where the set does not say it of every pair. planted: None where facts are not known of every pair.
+    no_change, change: sentences of the trivial rows. uncaptioned: ids of pairs without captions, which no score
+    counts. notes: one line each on what is left out.
+    """
+
+    captions: dict[str, list[str]]
+    changed: dict[str, bool] | None
+    planted: dict[str, list[Fact]] | None
+    no_change: str
+    change: str
+    uncaptioned: frozenset[str]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The rows of a run and where they come from."""
+
+    references: str
+    split: str
+    rows: list[Row]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "schema": "rsiccllm.bench_score.v1",
+            "references": self.references,
+            "split": self.split,
+            "tokenisation": self.rows[0].scores.tokenisation,
+            "notes": list(self.notes),
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+    def __rich__(self) -> Group:
+        """Tables and notes, for `rich.console.Console.print`."""
+        return Group(*render_table(self.rows), *map(Text, self.notes))
+
+    def html(self) -> str:
+        """Tables for a page."""
+        return render_html(self.rows)
+
+
+def run_score(
+    predictions: Path | str | Sequence[Path | str],
+    references: str,
+    split: str,
+    tokenisation: Tokenisation = "word",
+    meteor: bool | None = None,
+) -> Result:
+    """Score one file of captions, or several beside each other, and the trivial rows.
+
+    references: a source spec, such as "levir-cc:DIR". split: one of its splits. Print the result with rich, or its
+    `to_dict()` as JSON. Raises InputError for files, specs, splits or ids that do not fit, before anything is scored.
+    """
+    paths = [Path(path) for path in ([predictions] if isinstance(predictions, str | Path) else predictions)]
+    truth = references_of(open_source(references).pairs, split, references)
+    systems: dict[str, dict[str, str]] = {}
+    notes = list(truth.notes)
+    for path in paths:
+        captions = load_predictions(path)
+        ignored = truth.uncaptioned & captions.keys()
+        if ignored:
+            notes.append(f"{path}: {len(ignored)} captions are of pairs without references and are not scored")
+        captions = {name: caption for name, caption in captions.items() if name not in ignored}
+        match(captions, truth.captions, str(path))
+        if empty := sum(not caption.strip() for caption in captions.values()):
+            notes.append(f"{path}: {empty} of {len(captions)} captions are empty; they score 0")
+        if (name := path.stem if path.stem not in systems else str(path)) in systems:
+            raise InputError(f"{path}: given twice")
+        systems[name] = captions
+    rows = score_rows(
+        systems, truth.captions, truth.changed, truth.planted, truth.no_change, truth.change, tokenisation, meteor
+    )
+    return Result(references, split, rows, tuple(notes))
+
+
+def references_of(every: Sequence[ImagePair], split: str, spec: str) -> References:
+    """Captions, change flags and planted facts of one split of a source's pairs; `spec` names it in messages.
+
+    Raises InputError for a split that is not there or has no captions.
+
+    The trivial rows' sentences are LEVIR-CC's for the LEVIR family (known figures were computed with them), else the
+    commonest unchanged and changed captions of the split "train", where there is one with captions.
+    """
+    pairs = [pair for pair in every if pair.split == split]
+    if not pairs:
+        splits = ", ".join(dict.fromkeys(pair.split for pair in every))
+        raise InputError(f"{spec}: no split '{split}'; expected one of {splits}")
+    captioned = [pair for pair in pairs if pair.captions]
+    if not captioned:
+        raise InputError(f"{spec}: none of the {len(pairs)} pairs of split '{split}' has captions to score against")
+    notes = []
+    if len(captioned) < len(pairs):
+        notes.append(f"{spec}: {len(pairs) - len(captioned)} of {len(pairs)} pairs have no captions; they are left out")
+    changed = {pair.id: pair.changed for pair in captioned if pair.changed is not None}
+    known = len(changed) == len(captioned)
+    if not known:
+        notes.append(
+            f"{spec}: whether it changed is known of {len(changed)} of {len(captioned)} pairs; changed-only scores, "
+            "change flag and facts need it of all and are absent"
+        )
+    planted = {pair.id: pair.facts for pair in captioned if pair.facts is not None}
+    no_change, change = NO_CHANGE, CHANGE
+    if not spec.startswith("levir"):
+        train = [pair for pair in every if pair.split == "train"]
+        no_change, change = _sentence(train, False) or NO_CHANGE, _sentence(train, True) or CHANGE
+    return References(
+        captions={pair.id: list(pair.captions) for pair in captioned},
+        changed=changed if known else None,
+        planted=planted if len(planted) == len(captioned) else None,
+        no_change=no_change,
+        change=change,
+        uncaptioned=frozenset(pair.id for pair in pairs if not pair.captions),
+        notes=tuple(notes),
+    )
+
+
+def _sentence(pairs: Sequence[ImagePair], changed: bool) -> str | None:
+    return commonest(caption for pair in pairs if pair.changed is changed for caption in pair.captions)

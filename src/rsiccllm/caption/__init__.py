@@ -1,0 +1,1 @@
+"""The captioner: two images in, what changed out."""

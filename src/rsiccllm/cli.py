@@ -1,0 +1,235 @@
+"""The one command, `rsiccllm`. It holds no logic: each command calls one function and prints what it returns."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+# A spinning OpenMP makes a training step many times slower wherever another process is busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import typer
+from rich.console import Console
+
+from rsiccllm import __version__
+from rsiccllm.errors import InputError
+
+app = typer.Typer(
+    help="Train and use vision-language models that say what changed between two images of one place.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Look at image pairs: check a data set, show it.", no_args_is_help=True)
+rsici_app = typer.Typer(help="Instruction data: prompts with right answers, from image pairs.", no_args_is_help=True)
+rsicp_app = typer.Typer(help="Preference data: right answers beside wrong ones.", no_args_is_help=True)
+train_app = typer.Typer(help="Train a model by a recipe.", no_args_is_help=True)
+bench_app = typer.Typer(help="Score captions, and caption a split to be scored.", no_args_is_help=True)
+for _name, _app in (
+    ("data", data_app),
+    ("rsici", rsici_app),
+    ("train", train_app),
+    ("rsicp", rsicp_app),
+    ("bench", bench_app),
+):
+    app.add_typer(_app, name=_name)
+
+SPEC_HELP = "levir-cc:DIR, levir-mci:DIR, levir-cd:DIR, folder:DIR, rsici:DIR or scenes:N[,seed=S,size=PX,easy=1]"
+Spec = Annotated[str, typer.Argument(help=f"the source: {SPEC_HELP}")]
+RecipePath = Annotated[Path, typer.Argument(help="a recipe (YAML), see recipes/")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="field=value, over what the recipe says")]
+Out = Annotated[Path, typer.Option(help="the folder to write")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
+) -> None:
+    pass
+
+
+@data_app.command("check")
+def data_check(
+    spec: Spec, decode: Annotated[bool, typer.Option(help="decode every image, not only its header")] = True
+) -> None:
+    """Print what a source holds and every fault found; the exit status is 1 where there are faults."""
+    from rsiccllm.sources.check import check_source
+
+    report = check_source(spec, decode=decode)
+    report.print(Console())
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@data_app.command("show")
+def data_show(
+    spec: Spec,
+    n: Annotated[int, typer.Option(help="how many pairs")] = 12,
+    out: Annotated[Path, typer.Option(help="the HTML page to write")] = Path("page.html"),
+    split: Annotated[str | None, typer.Option(help="only this split")] = None,
+    seed: Annotated[int, typer.Option(help="which pairs are drawn")] = 0,
+) -> None:
+    """Write a page that shows pairs, masks and captions side by side."""
+    from rsiccllm.sources.show import show_source
+
+    print(show_source(spec, n, out, split, seed))
+
+
+@rsici_app.command("build")
+def rsici_build(
+    source: Annotated[list[str], typer.Option(help=f"a source, may be given several times: {SPEC_HELP}")],
+    out: Out,
+    tasks: Annotated[str, typer.Option(help="what is asked, comma-separated: caption, describe")] = "caption",
+) -> None:
+    """Build instruction data from the captions and descriptions that the sources carry."""
+    from rsiccllm.rsici.build import build_rsici
+
+    counts = build_rsici(source, out, [task.strip() for task in tasks.split(",")])
+    print(f"{out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+
+
+@rsicp_app.command("build")
+def rsicp_build(
+    data: Annotated[Path, typer.Option(help="a folder that `rsici build` wrote")],
+    out: Out,
+    negatives: Annotated[int, typer.Option(min=1, help="rejected answers a pair, at most")] = 3,
+    variant: Annotated[Literal["paper", "ours"], typer.Option(help="paper: key-word swaps alone")] = "ours",
+    split: Annotated[str, typer.Option(help="which split")] = "train",
+    seed: Annotated[int, typer.Option(help="other negatives for another seed")] = 0,
+) -> None:
+    """Build preference data: for each pair a reference and wrong answers made by replacing key words."""
+    from rsiccllm.rsicp.build import build_rsicp
+
+    counts = build_rsicp(data, out, negatives, variant, split, seed)
+    print(f"{out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+
+
+@train_app.command("sft")
+def train_sft_command(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Supervised fine-tuning. Stopped, it goes on from its newest checkpoint when called again."""
+    from rsiccllm.training.recipe import SFTRecipe, load_recipe
+
+    settings = load_recipe(recipe, SFTRecipe, overrides or [])
+    _quiet()
+    from rsiccllm.training.sft import train_sft
+
+    print(train_sft(settings))
+
+
+@train_app.command("dnpo")
+def train_dnpo_command(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Dual-negative preference optimisation. Stopped, it goes on from its newest checkpoint when called again."""
+    from rsiccllm.training.recipe import DNPORecipe, load_recipe
+
+    settings = load_recipe(recipe, DNPORecipe, overrides or [])
+    _quiet()
+    from rsiccllm.training.dnpo import train_dnpo
+
+    print(train_dnpo(settings))
+
+
+@bench_app.command("score")
+def bench_score(
+    predictions: Annotated[list[Path], typer.Option(help='lines of {"id": ..., "caption": ...}; several may be given')],
+    references: Annotated[str, typer.Option(help=f"{SPEC_HELP}, or levir-cc-captions:FILE")],
+    split: Annotated[str, typer.Option(help="which split of the references")] = "test",
+    tokenisation: Annotated[Literal["word", "character"], typer.Option(help="what counts as a token")] = "word",
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Score captions beside the trivial rows: overall, on changed pairs alone, and by facts."""
+    import json as json_module
+
+    from rsiccllm.benchmark.run import run_score
+
+    result = run_score([*predictions], references, split, tokenisation)
+    if json:
+        print(json_module.dumps(result.to_dict(), indent=2))
+    else:
+        Console().print(result)
+
+
+@bench_app.command("run")
+def bench_run(
+    model: Annotated[str, typer.Option(help="a run's folder, a checkpoint folder or a hub name")],
+    data: Annotated[str, typer.Option(help=SPEC_HELP)],
+    out: Out,
+    split: Annotated[str, typer.Option(help="which split to caption")] = "test",
+    batch_size: Annotated[int, typer.Option(min=1, help="pairs captioned at once")] = 16,
+) -> None:
+    """Caption a split with a model and score it. Stopped, it goes on where it was."""
+    _quiet()
+    from rsiccllm.benchmark.predict import predict
+    from rsiccllm.benchmark.run import run_score
+
+    Console().print(run_score(predict(model, data, split, out, batch_size), data, split))
+
+
+@app.command("caption")
+def caption(
+    before: Annotated[Path, typer.Argument(help="the first date's image")],
+    after: Annotated[Path, typer.Argument(help="the second date's image")],
+    model: Annotated[str, typer.Option(help="a run's folder, a checkpoint folder or a hub name")] = "runs/demo/dnpo",
+    resize: Annotated[bool, typer.Option("--resize", help="fit the second image to the first's size")] = False,
+    overlay: Annotated[Path | None, typer.Option(help="write both images and the change map side by side")] = None,
+) -> None:
+    """Say what changed between two images of one place."""
+    from rsiccllm.pairs import open_pair
+
+    pair = open_pair(before, after, resize=resize)
+    _quiet()
+    from rsiccllm.caption.captioner import Captioner
+    from rsiccllm.caption.overlay import draw_overlay
+
+    if model == "runs/demo/dnpo" and not Path(model).exists():
+        raise InputError("runs/demo/dnpo: no model there; `make demo` trains one, or name yours with --model")
+    result = next(Captioner.load(model).caption_all([pair]))
+    print(result.caption)
+    if overlay is not None:
+        draw_overlay(pair, result.change_map, overlay)
+
+
+@app.command("demo")
+def demo(
+    out: Out = Path("runs/demo"), quick: Annotated[bool, typer.Option(help="a minute, to try it")] = False
+) -> None:
+    """Train a small model on rendered scenes, from nothing to a report, within 8 minutes on 2 cores."""
+    _quiet()
+    from rsiccllm.demo import run_demo
+
+    print(run_demo(out, quick))
+
+
+def _quiet() -> None:
+    """Import transformers without its start-up notes; its own progress bars would break ours."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def main() -> None:
+    """Run the command. A user's mistake is one line and status 2; Ctrl-C is status 130."""
+    try:
+        app(standalone_mode=True)
+    except InputError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("stopped; call again to go on", 130)
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"rsiccllm: {message}", file=sys.stderr)
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    main()

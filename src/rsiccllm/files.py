@@ -1,0 +1,192 @@
+"""Files that are written whole or not at all, JSON Lines, and paths that stay inside their data root."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from rsiccllm.errors import InputError
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+@contextmanager
+def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path` and rename it over `path` when the block ends well.
+
+    A reader sees the old file or the new one, never a part. On an error the temporary file is removed. Raises
+    InputError where `path` cannot be written: no such place, no right to, a directory, a full disk.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = temporary.open(mode, encoding=None if "b" in mode else "utf-8")
+    try:
+        try:
+            yield handle
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+            raise
+        with _writing(path):
+            handle.flush()
+            os.fsync(handle.fileno())
+            handle.close()
+            temporary.replace(path)
+    finally:
+        # Closing flushes, which fails once more on a full disk; the first error is the one to show.
+        with suppress(OSError):
+            handle.close()
+        temporary.unlink(missing_ok=True)
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error})") from None
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all."""
+    with atomic_write(path) as handle:
+        json.dump(value, handle, indent=2, ensure_ascii=False)
+        handle.write("\n")
+
+
+def read_text(path: Path | str) -> str:
+    """Read a UTF-8 text file, with or without a byte order mark. Raises InputError when it is missing, a directory, or
+    not UTF-8."""
+    path = Path(path)
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a directory, expected a file") from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file. Raises InputError naming the file and the line that does not parse, or a key that stands twice.
+
+    (Python keeps the last of two equal keys and says nothing: of two captions for one image one would be lost.)
+    """
+
+    def unique(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(items)
+        if len(value) != len(items):
+            keys = [key for key, _ in items]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise InputError(f"{path}: key '{twice}' stands twice in one object")
+        return value
+
+    try:
+        return json.loads(read_text(path), object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+    except RecursionError:
+        raise InputError(f"{path}: JSON is nested too deeply") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"{path}: not valid JSON ({error})") from None
+
+
+def read_jsonl(path: Path | str, record: type[Record]) -> list[Record]:
+    """Read JSON Lines into records. Raises InputError naming file, line, field and expectation; blank lines pass."""
+    records = []
+    # Not splitlines(): it would also cut at U+2028 and its like, which may stand inside a JSON string.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(record.model_validate_json(line))
+        except ValidationError as error:
+            raise InputError(f"{path}:{number}: {describe_validation(error)}") from None
+    return records
+
+
+def write_jsonl(path: Path | str, records: Iterable[BaseModel | dict[str, Any]]) -> None:
+    """Write records as JSON Lines, whole or not at all. Unset optional fields are left out."""
+    with atomic_write(path) as handle:
+        for item in records:
+            if isinstance(item, BaseModel):
+                handle.write(item.model_dump_json(exclude_none=True) + "\n")
+            else:
+                handle.write(json.dumps(item, ensure_ascii=False) + "\n")
+
+
+def describe_validation(error: ValidationError) -> str:
+    """The first fault of a pydantic error in one line: field, what is wrong, what stood there."""
+    faults = validation_faults(error)
+    return faults[0] + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
+
+
+def validation_faults(error: ValidationError) -> list[str]:
+    """Every fault of a pydantic error, one line each: field, what is wrong, what stood there."""
+    lines = []
+    for fault in error.errors():
+        field = ".".join(str(part) for part in fault["loc"]) or "record"
+        line = f"field '{field}': {fault['msg']}"
+        if fault["type"] not in {"missing", "extra_forbidden", "json_invalid"}:
+            given = repr(fault["input"])
+            line += f", got {given[:80]}{'...' if len(given) > 80 else ''}"
+        lines.append(line)
+    return lines
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`root / relative`, refused with InputError where it is absolute or leaves `root` (by `..` or a symbolic link)."""
+    candidate = Path(relative)
+    if candidate.is_absolute() or ".." in candidate.parts:
+        raise InputError(f"path '{relative}' leaves the data root {root}")
+    try:
+        resolved, base = (root / candidate).resolve(), root.resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of symbolic links, a null byte
+        raise InputError(f"path {relative!r} under {root} cannot be followed") from None
+    if not resolved.is_relative_to(base):
+        raise InputError(f"path '{relative}' leaves the data root {root} through a symbolic link")
+    return root / candidate
+
+
+def sha256(path: Path | str) -> str:
+    """Hex SHA-256 of a file's bytes. Raises InputError where it cannot be read."""
+    try:
+        with Path(path).open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put the file `source` at `target`: a hard link where the file system allows one, else a whole copy.
+
+    Does nothing where `target` is there already. Links cost no space, so a built data set is a folder of its own.
+    """
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except FileExistsError:
+        pass
+    except OSError:
+        with atomic_write(target, "wb") as handle, source.open("rb") as origin:
+            shutil.copyfileobj(origin, handle)

@@ -1,0 +1,29 @@
+"""Checkpoint folders: written whole or not at all, and found by the name of the run that made them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rsiccllm.errors import InputError
+
+
+def save_model(model: Any, processor: Any, folder: Path) -> None:
+    """Write a checkpoint folder whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    processor.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+
+
+def resolve_checkpoint(name: str) -> str:
+    """A training run's folder stands for the finished model in it; anything else is a checkpoint folder or hub name."""
+    inner = Path(name) / "model"
+    if (inner / "config.json").exists():
+        return str(inner)
+    if Path(name).is_dir() and not (Path(name) / "config.json").exists():
+        raise InputError(f"{name}: a folder without a model (no config.json); is its training finished?")
+    return name

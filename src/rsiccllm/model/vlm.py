@@ -1,0 +1,247 @@
+"""Qwen2.5-VL and Qwen3-VL with the difference path, as ordinary transformers models.
+
+`from_pretrained` takes a plain base checkpoint (the difference weights start fresh) or one of ours; `save_pretrained`,
+`generate`, PEFT and the Trainer work as for any other model. The whole addition lives in one place: the features of the
+images pass through the difference module before they become tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLModel,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLModel,
+)
+from transformers import initialization as init
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from rsiccllm.errors import InputError
+from rsiccllm.model.difference import VARIANTS, ChangeMap, ZeroLinear
+
+
+@dataclass
+class PairOutput(CausalLMOutputWithPast):
+    """A causal LM's output. maps: [rows, cols] change logits a pair. With `predict_at`, logits is [predictions, vocab]."""
+
+    maps: list[Tensor] | None = None
+
+
+class _LinearPatches(nn.Module):
+    """Stands for the patch embedding's Conv3d, whose kernel covers its input exactly: the same product as a Linear.
+
+    On CPU, Conv3d is several times slower than the equal matrix product.
+    """
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        weight = self.proj.weight
+        return nn.functional.linear(hidden_states.to(weight.dtype), weight.flatten(1), self.proj.bias)
+
+
+class _Body:
+    """The base model's body, whose image features carry the difference. Mixed in before a Qwen-VL body class.
+
+    Everything that encodes images goes through `get_image_features`: forward, generate, and caches of features.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        vision, settings = config.vision_config, config.difference or {}
+        variant = settings.get("variant", "none")
+        if variant not in VARIANTS:
+            raise InputError(f"difference.variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
+        patches = self.visual.patch_embed
+        patches.__class__ = type("LinearPatches", (_LinearPatches, type(patches)), {})
+        self.difference: ChangeMap | None = None
+        if variant == "change_map":
+            self.difference = ChangeMap(
+                vision.out_hidden_size, vision.spatial_merge_size, vision.patch_size, settings.get("width", 128)
+            )
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, ZeroLinear):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+    def get_image_features(self, pixel_values: Tensor, image_grid_thw: Tensor, **kwargs: Any) -> Any:
+        """As the base class gives them, with the difference added; `maps` holds one [rows, cols] logit grid a pair."""
+        encoded = super().get_image_features(pixel_values, image_grid_thw, **{**kwargs, "return_dict": True})
+        encoded.maps = None
+        if self.difference is not None:
+            merge = self.config.vision_config.spatial_merge_size
+            grids = [(int(rows) // merge, int(cols) // merge) for _, rows, cols in image_grid_thw.tolist()]
+            enhanced = self.difference.enhance(list(encoded.pooler_output), pixel_values, grids)
+            encoded.pooler_output = tuple(enhanced.features)
+            encoded.maps = enhanced.maps
+        return encoded
+
+
+class PairQwen2_5_VLBody(_Body, Qwen2_5_VLModel):
+    """Qwen2.5-VL without its head, reading pairs."""
+
+
+class PairQwen3VLBody(_Body, Qwen3VLModel):
+    """Qwen3-VL without its head, reading pairs."""
+
+
+class _WithDifference:
+    """A Qwen-VL class with the difference path. Mixed in before the transformers class it extends."""
+
+    _base: type
+    _body: type
+
+    def __init__(self, config: Any) -> None:
+        # The base class's own __init__, with our body in place of its body.
+        super(self._base, self).__init__(config)
+        self.model = self._body(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        pixel_values: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        mm_token_type_ids: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        mm_encoder_outputs: dict[str, Any] | None = None,
+        predict_at: Tensor | None = None,
+        **kwargs: Any,
+    ) -> PairOutput:
+        """As the base class's, and:
+
+        predict_at: [predictions] positions in the flattened [batch * length] sequence whose next-token logits are
+        wanted; the head then runs on these alone. Without it, logits are the base class's.
+        """
+        maps: list[Tensor] = []
+        if pixel_values is not None and mm_encoder_outputs is None:
+            mm_encoder_outputs = {"image": self.model.get_image_features(pixel_values, image_grid_thw)}
+            maps = mm_encoder_outputs["image"].maps or []
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "inputs_embeds": inputs_embeds,
+            "use_cache": use_cache,
+            "image_grid_thw": image_grid_thw,
+            "mm_token_type_ids": mm_token_type_ids,
+            "mm_encoder_outputs": mm_encoder_outputs,
+            **kwargs,
+        }
+        if predict_at is None:
+            output = super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep)
+            return PairOutput(**output, maps=maps or None)
+        hidden = self.model(**inputs)[0]
+        return PairOutput(logits=self.lm_head(hidden.flatten(0, 1)[predict_at]), maps=maps or None)
+
+
+class PairQwen2_5_VLConfig(Qwen2_5_VLConfig):
+    """Qwen2.5-VL's configuration and `difference`: {"variant": ..., "width": ...}; `provenance`: who made the weights."""
+
+    model_type = "rsiccllm_qwen2_5_vl"
+    difference: dict | None = None
+    provenance: dict | None = None
+
+
+class PairQwen3VLConfig(Qwen3VLConfig):
+    """Qwen3-VL's configuration, with the same two fields."""
+
+    model_type = "rsiccllm_qwen3_vl"
+    difference: dict | None = None
+    provenance: dict | None = None
+
+
+class PairQwen2_5_VL(_WithDifference, Qwen2_5_VLForConditionalGeneration):
+    """Qwen2.5-VL that reads two images and their difference."""
+
+    _base, _body = Qwen2_5_VLForConditionalGeneration, PairQwen2_5_VLBody
+    config_class = PairQwen2_5_VLConfig
+    config: PairQwen2_5_VLConfig
+
+
+class PairQwen3VL(_WithDifference, Qwen3VLForConditionalGeneration):
+    """Qwen3-VL that reads two images and their difference."""
+
+    _base, _body = Qwen3VLForConditionalGeneration, PairQwen3VLBody
+    config_class = PairQwen3VLConfig
+    config: PairQwen3VLConfig
+
+
+_CLASSES = {
+    "qwen2_5_vl": (PairQwen2_5_VLConfig, PairQwen2_5_VL),
+    "qwen3_vl": (PairQwen3VLConfig, PairQwen3VL),
+    "rsiccllm_qwen2_5_vl": (PairQwen2_5_VLConfig, PairQwen2_5_VL),
+    "rsiccllm_qwen3_vl": (PairQwen3VLConfig, PairQwen3VL),
+}
+for _config, _model in {_CLASSES["qwen2_5_vl"], _CLASSES["qwen3_vl"]}:
+    AutoConfig.register(_config.model_type, _config)
+    AutoModelForImageTextToText.register(_config, _model)
+
+# Published Qwen2.5-VL checkpoints name their weights otherwise than the class does. The renaming goes by class name, so
+# ours needs its own, which leaves the difference alone.
+register_checkpoint_conversion_mapping(
+    "PairQwen2_5_VL",
+    [
+        WeightRenaming(r"^visual", "model.visual"),
+        WeightRenaming(r"^model(?!\.(language_model|visual|difference))", "model.language_model"),
+    ],
+)
+
+PairModel = PairQwen2_5_VL | PairQwen3VL
+
+
+def load_model(checkpoint: str | Path, variant: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
+    """Load a model from a folder or hub name: ours, or a plain Qwen2.5-VL or Qwen3-VL to which the difference is added.
+
+    variant: the difference path; None keeps what the checkpoint says ("none" for a plain base).
+    Raises InputError where there is no checkpoint, or it is of another architecture.
+    """
+    name = str(checkpoint)
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name}: no model could be loaded ({str(error).splitlines()[0]})") from None
+    if config.model_type not in _CLASSES:
+        raise InputError(
+            f"{name}: model type {config.model_type!r} is not supported, expected one of {sorted(_CLASSES)}"
+        )
+    config_class, model_class = _CLASSES[config.model_type]
+    if not isinstance(config, config_class):
+        fields = config.to_dict()
+        fields.pop("model_type")
+        config = config_class(**fields)
+    if variant is not None:
+        config.difference = {**(config.difference or {}), "variant": variant}
+    model, report = model_class.from_pretrained(
+        name, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+    )
+    # A weight that silently starts at random is the worst of faults: only the difference path may be new.
+    missing = [key for key in report["missing_keys"] if not key.startswith("model.difference.")]
+    if missing or report["unexpected_keys"]:
+        raise InputError(
+            f"{name}: the weights do not fit the model (first: {(missing or sorted(report['unexpected_keys']))[0]})"
+        )
+    return model

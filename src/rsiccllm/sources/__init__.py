@@ -1,0 +1,68 @@
+"""Public data sets, your own folders and rendered scenes, each as a list of image pairs."""
+
+from __future__ import annotations
+
+from rsiccllm.errors import InputError
+from rsiccllm.sources.base import Fault, Source, refuse, root_of
+from rsiccllm.sources.built import RSICI
+from rsiccllm.sources.folder import FolderSource
+from rsiccllm.sources.levir_cc import LevirCC, LevirCCCaptions
+from rsiccllm.sources.levir_cd import LevirCD
+
+__all__ = ["SPECS", "Source", "open_source"]
+
+SPECS = {
+    "levir-cc": "levir-cc:DIR",
+    "levir-mci": "levir-mci:DIR",
+    "levir-cc-captions": "levir-cc-captions:FILE",
+    "levir-cd": "levir-cd:DIR",
+    "folder": "folder:DIR",
+    "rsici": "rsici:DIR",
+    "scenes": "scenes:N[,seed=S,size=PX,easy=1]",
+}
+"""The kinds of source and how each is written."""
+
+
+def open_source(spec: str, fault: Fault = refuse) -> Source:
+    """The source that a spec names, such as "levir-cc:data/LEVIR-CC" or "scenes:200,seed=1".
+
+    fault: what is done with each fault of the set; by default the first one raises InputError. A spec that is wrong, or
+    a set that is not there, always raises InputError.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind not in SPECS:
+        raise InputError(f"source '{spec}': unknown kind '{kind}'; expected one of {', '.join(SPECS.values())}")
+    if not rest:
+        raise InputError(f"source '{spec}': nothing after '{kind}:'; expected {SPECS[kind]}")
+    match kind:
+        case "levir-cc" | "levir-mci":
+            return LevirCC(root_of(rest), fault)
+        case "levir-cc-captions":
+            return LevirCCCaptions(root_of(rest), fault)
+        case "levir-cd":
+            return LevirCD(root_of(rest), fault)
+        case "folder":
+            return FolderSource(root_of(rest), fault)
+        case "rsici":
+            return RSICI(root_of(rest), fault)
+    return _open_scenes(spec, rest)
+
+
+def _open_scenes(spec: str, rest: str) -> Source:
+    # Rendering needs OpenCV, which the other sources do not load.
+    from rsiccllm.sources.scenes.source import ScenesSource
+
+    count, *options = rest.split(",")
+    values = {"count": count, "seed": "0", "size": "256", "easy": "0"}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if key not in {"seed", "size", "easy"} or not equals:
+            raise InputError(f"source '{spec}': bad option '{option}'; expected seed=S, size=PX or easy=1")
+        values[key] = value
+    for key, text in values.items():
+        if not (text.isascii() and text.isdigit() and len(text) < 12):
+            raise InputError(f"source '{spec}': {key} is '{text}'; expected a whole number")
+    if values["easy"] not in {"0", "1"}:
+        raise InputError(f"source '{spec}': easy is {values['easy']}; expected 0 or 1")
+    numbers = {key: int(text) for key, text in values.items()}  # ranges are the renderer's own to check
+    return ScenesSource(numbers["count"], seed=numbers["seed"], size=numbers["size"], easy=bool(numbers["easy"]))

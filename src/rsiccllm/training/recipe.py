@@ -1,0 +1,127 @@
+"""Recipes: the typed settings of a training run, from a YAML file and `field=value` overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rsiccllm.errors import InputError
+from rsiccllm.files import describe_validation, read_text
+
+
+class Recipe(BaseModel):
+    """Settings that both stages share.
+
+    model: folder or hub name of the checkpoint to start from. data: a folder that `rsici build` or `rsicp build` wrote.
+    out: where checkpoints, logs and the finished model go. split: which part of the data is trained on.
+    batch_size: image pairs a step on one device; accumulate: steps whose gradients are added before an update.
+    max_steps: updates; where None, `epochs` passes over the data. warmup_steps: updates of linear rise to the learning
+    rate, after which it falls to zero as a cosine. bf16: autocast to bfloat16.
+    min_pixels, max_pixels: the processor's limits on an image's area; None keeps the checkpoint's.
+    max_tokens: longest row, prompt and all answers; a longer one is an error before training starts.
+    save_steps: updates between checkpoints. lora_rank: rank of LoRA adapters on the language model's linear layers,
+    merged into the finished model; None trains all weights. train_vision: whether the vision tower learns too.
+    workers: processes that prepare batches beside the training process.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    data: Path
+    out: Path
+    split: str = "train"
+    batch_size: int = Field(8, ge=1)
+    accumulate: int = Field(1, ge=1)
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    learning_rate: float = Field(gt=0, lt=1)
+    warmup_steps: int = Field(20, ge=0)
+    weight_decay: float = Field(0.01, ge=0, lt=1)
+    max_grad_norm: float = Field(1.0, gt=0)
+    bf16: bool = False
+    seed: int = Field(0, ge=0)
+    min_pixels: int | None = Field(None, ge=28 * 28)
+    max_pixels: int | None = Field(None, ge=28 * 28)
+    max_tokens: int = Field(4096, ge=16)
+    map_weight: float = Field(0.3, ge=0)
+    save_steps: int = Field(100, ge=1)
+    log_steps: int = Field(10, ge=1)
+    lora_rank: int | None = Field(None, ge=1)
+    lora_alpha: float = Field(32.0, gt=0)
+    train_vision: bool = True
+    workers: int = Field(0, ge=0, le=64)
+
+    @model_validator(mode="after")
+    def _pixels(self) -> Recipe:
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels={self.min_pixels} is over max_pixels={self.max_pixels}")
+        return self
+
+
+class SFTRecipe(Recipe):
+    """Supervised fine-tuning. variant: the difference path (docs/choices.md); map_weight: weight of the map's loss."""
+
+    stage: Literal["sft"] = "sft"
+    variant: Literal["none", "change_map"] = "change_map"
+    max_answers: int = Field(5, ge=1)
+
+
+class DNPORecipe(Recipe):
+    """Dual-negative preference optimisation: DPO over every rejected answer, plus `kl_weight` times the reverse KL.
+
+    beta: DPO's temperature. kl_weight: the paper's lambda, which it leaves open. max_rejected: negatives a pair.
+    sft_weight: weight of the chosen answer's cross-entropy a token (0 is the paper's loss).
+    """
+
+    stage: Literal["dnpo"] = "dnpo"
+    beta: float = Field(0.1, gt=0)
+    kl_weight: float = Field(0.1, ge=0)
+    sft_weight: float = Field(0.0, ge=0)
+    max_rejected: int = Field(3, ge=1)
+
+
+Kind = TypeVar("Kind", bound=Recipe)
+
+
+def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> Kind:
+    """Read a recipe and apply `field=value` overrides (values are YAML).
+
+    Raises InputError, naming the file and the field, for an unknown field, an impossible value or broken YAML.
+    """
+    text = read_text(path)
+    try:
+        fields = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise InputError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML") from None
+    if not isinstance(fields, dict):
+        raise InputError(f"{path}: expected `field: value` lines")
+    for override in overrides:
+        name, found, value = override.partition("=")
+        if not found or not name:
+            raise InputError(f"override {override!r}: expected field=value")
+        try:
+            fields[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"override {override!r}: the value is not valid YAML") from None
+    for name in fields:
+        if name not in kind.model_fields:
+            raise InputError(f"{path}: unknown field '{name}', expected one of {', '.join(sorted(kind.model_fields))}")
+    try:
+        return kind.model_validate({name: _number(value) for name, value in fields.items()})
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe_validation(error)}") from None
+
+
+def _number(value: object) -> object:
+    # YAML 1.1 reads 1e-4 as text; people write it all the time and mean a number.
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

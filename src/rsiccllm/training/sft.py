@@ -1,0 +1,73 @@
+"""Supervised fine-tuning: next-token cross-entropy on the answers, and the change map learnt from masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch.nn.functional import cross_entropy
+
+from rsiccllm.model.checkpoint import resolve_checkpoint
+from rsiccllm.model.difference import map_loss
+from rsiccllm.model.processor import load_processor
+from rsiccllm.model.vlm import load_model
+from rsiccllm.records import INSTRUCTIONS, Instruction, Preference
+from rsiccllm.training.data import PairDataset, check_lengths, load_records
+from rsiccllm.training.recipe import SFTRecipe
+from rsiccllm.training.trainer import (
+    PackedTrainer,
+    claim_output,
+    prepare_weights,
+    train_and_save,
+)
+
+
+class SFTTrainer(PackedTrainer):
+    """Mean cross-entropy over all answer tokens of the global batch, plus `map_weight` times the map's loss."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The batch's `labels` are answer tokens already shifted; their global count is what the loss is divided by.
+        self.model_accepts_loss_kwargs = True
+        self._loss_shifts_labels = False
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss of one packed batch, so scaled that accumulated steps and processes add up to the global mean."""
+        inputs = dict(inputs)
+        labels, targets = inputs.pop("labels"), inputs.pop("map_targets")
+        for name in ("answer_of", "row_of"):
+            inputs.pop(name)
+        output = model(**inputs)
+        total = cross_entropy(output.logits.float(), labels, reduction="sum")
+        count = labels.numel() if num_items_in_batch is None else num_items_in_batch
+        loss = total / count
+        if num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
+        self.note(answer_loss=total / labels.numel())
+        if output.maps and self.recipe.map_weight:
+            seen = map_loss(output.maps, targets)
+            self.note(map_loss=seen)
+            share = 1.0 if num_items_in_batch is None else 1.0 / self.args.gradient_accumulation_steps
+            loss = loss + self.recipe.map_weight * seen * share
+        return (loss, output) if return_outputs else loss
+
+
+def train_sft(recipe: SFTRecipe) -> Path:
+    """Run a recipe, or what is left of it. Returns the folder of the finished model."""
+    if claim_output(recipe):
+        return recipe.out / "model"
+    records = load_records(recipe.data, INSTRUCTIONS, Instruction, recipe.split)
+    checkpoint = resolve_checkpoint(recipe.model)
+    processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
+
+    def answers(record: Instruction | Preference) -> list[str]:
+        assert isinstance(record, Instruction)
+        return record.answers[: recipe.max_answers]
+
+    dataset = PairDataset(recipe.data, records, answers)
+    model = prepare_weights(load_model(checkpoint, recipe.variant), recipe)
+    trainer = SFTTrainer(recipe, model, processor, dataset)
+    check_lengths(dataset, trainer.data_collator)
+    return train_and_save(trainer, processor)

@@ -1,0 +1,183 @@
+"""What SFT and DNPO share: a transformers Trainer over packed batches, checkpoints that are whole or not there."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rsiccllm import __version__
+from rsiccllm.errors import InputError
+from rsiccllm.files import atomic_write, read_json, sha256, write_json
+from rsiccllm.model.checkpoint import save_model
+from rsiccllm.model.processor import PairProcessor
+from rsiccllm.training.packing import PackingCollator
+from rsiccllm.training.recipe import Recipe
+
+WHOLE = "whole.json"
+
+
+class _MarkWhole(TrainerCallback):
+    """Marks a checkpoint once everything in it is on disk: what a kill left half-written is never resumed from."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_json(folder / WHOLE, {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.is_file()})
+
+
+class _LogLines(TrainerCallback):
+    """Appends every logged step to log.jsonl, which reports draw their curves from."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.is_world_process_zero:
+            with atomic_write(self.path) as handle:
+                handle.writelines(json.dumps(entry) + "\n" for entry in state.log_history)
+
+
+class PackedTrainer(Trainer):
+    """A Trainer whose batches are packed and whose parts of the loss are logged beside it."""
+
+    def __init__(self, recipe: Recipe, model: Any, processor: PairProcessor, dataset: Dataset, **kwargs: Any) -> None:
+        self.recipe = recipe
+        self.parts: dict[str, list[float]] = {}
+        super().__init__(
+            model=model,
+            args=training_arguments(recipe),
+            train_dataset=dataset,
+            data_collator=PackingCollator(processor, recipe.max_tokens),
+            processing_class=processor,
+            callbacks=[_LogLines(recipe.out / "log.jsonl"), _MarkWhole()],
+            **kwargs,
+        )
+
+    def note(self, **parts: torch.Tensor) -> None:
+        """Remember parts of the loss until the next log line, where their means appear."""
+        for name, value in parts.items():
+            self.parts.setdefault(name, []).append(float(value.detach()))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the Trainer's own figures and the means of the noted parts."""
+        for name, values in self.parts.items():
+            logs[name] = sum(values) / len(values)
+        self.parts.clear()
+        super().log(logs, start_time)
+
+
+def training_arguments(recipe: Recipe) -> TrainingArguments:
+    """The Trainer's settings for a recipe."""
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(recipe.out / "tensorboard")
+    return TrainingArguments(
+        output_dir=str(recipe.out / "checkpoints"),
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.accumulate,
+        num_train_epochs=recipe.epochs,
+        max_steps=recipe.max_steps or -1,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=recipe.warmup_steps,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        bf16=recipe.bf16,
+        use_cpu=not torch.cuda.is_available(),
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        logging_steps=recipe.log_steps,
+        save_steps=recipe.save_steps,
+        save_total_limit=2,
+        report_to=["tensorboard"],
+        remove_unused_columns=False,
+        dataloader_num_workers=recipe.workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        average_tokens_across_devices=True,
+    )
+
+
+def newest_checkpoint(out: Path) -> Path | None:
+    """The newest checkpoint whose every file has the checksum written when it was finished; others are passed over."""
+    found = sorted((out / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True)
+    for folder in found:
+        try:
+            marks = read_json(folder / WHOLE)
+            if all(sha256(folder / name) == digest for name, digest in marks.items()):
+                return folder
+        except (InputError, OSError, AttributeError):
+            continue
+    return None
+
+
+def claim_output(recipe: Recipe) -> bool:
+    """Make `out` this recipe's own, or find that it is. Returns True where the finished model is already there.
+
+    Raises InputError where `out` holds a run with other settings: two runs are never mixed.
+    """
+    wanted = json.loads(recipe.model_dump_json())
+    note = recipe.out / "recipe.json"
+    if note.exists():
+        held = read_json(note)
+        differs = [name for name in wanted if held.get(name) != wanted[name] and name not in {"workers", "log_steps"}]
+        if differs:
+            name = differs[0]
+            raise InputError(
+                f"{recipe.out}: holds a run with {name}={held.get(name)!r}, this one has {wanted[name]!r}; "
+                "choose another out, or remove that folder"
+            )
+    else:
+        try:
+            write_json(note, wanted)
+        except OSError as error:
+            raise InputError(f"{recipe.out}: cannot be written ({error.strerror})") from None
+    return (recipe.out / "model" / "config.json").exists()
+
+
+def train_and_save(trainer: PackedTrainer, processor: PairProcessor) -> Path:
+    """Train from the newest whole checkpoint, then write `out/model` in one rename. Returns that folder."""
+    recipe = trainer.recipe
+    resume = newest_checkpoint(recipe.out)
+    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    folder = recipe.out / "model"
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if recipe.lora_rank:
+            model = model.merge_and_unload()
+        model.config.provenance = {
+            "stage": getattr(recipe, "stage", ""),
+            "base": recipe.model,
+            "data": recipe.data.name,
+            "split": recipe.split,
+            "rsiccllm": __version__,
+        }
+        save_model(model, processor, folder)
+    trainer.accelerator.wait_for_everyone()
+    return folder
+
+
+def prepare_weights(model: Any, recipe: Recipe) -> Any:
+    """Freeze what the recipe does not train and add LoRA where it asks for it. The difference path always learns."""
+    if not recipe.train_vision:
+        model.model.visual.requires_grad_(False)
+    if not recipe.lora_rank:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    layers = r"model\.language_model\..*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+    whole = ["difference"] if model.model.difference is not None else None
+    return get_peft_model(
+        model,
+        LoraConfig(r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules=layers, modules_to_save=whole),
+    )

@@ -1,0 +1,126 @@
+"""Fact scores on captions worked by hand."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from rsiccllm.benchmark.fact_scores import KINDS, fact_scores
+from rsiccllm.facts import Fact
+
+REFERENCES = {
+    "a": ["two houses are built at the top", "some houses appear"],
+    "b": ["the trees are removed", "the trees have disappeared at the left"],
+    "c": ["the scene is the same as before", "no change has occurred"],
+    "d": ["there is no difference", "the two scenes seem identical"],
+}
+CHANGED = {"a": True, "b": True, "c": False, "d": False}
+
+
+def test_counts_by_hand() -> None:
+    captions = {
+        "a": "two houses are built at the bottom",  # object, direction, verb, quantity right, place wrong
+        "b": "a road is built",  # all wrong; missed trees
+        "c": "a road is built",  # hallucinated
+        "d": "no change has occurred",
+    }
+    found = fact_scores(captions, REFERENCES, CHANGED)
+    flag = found.flag
+    assert (flag.accuracy, flag.balanced_accuracy, flag.hallucination, flag.misses) == (75, 75, 50, 0)
+    objects = found.references["object"]
+    assert objects.counts.tolist() == [[1, 1, 1], [0, 1, 1]]
+    assert (objects.precision, objects.recall, objects.f1) == (50, 50, 50)
+    # stated {building}, {road}; true {building}, {tree}: dealt at random, building meets building half of the time
+    assert objects.shuffled == 25
+    assert objects.gain == 25
+    directions = found.references["direction"]
+    assert directions.counts.tolist() == [[1, 1, 1], [0, 1, 1]]
+    assert (directions.f1, directions.shuffled, directions.gain) == (50, 50, 0)
+    assert found.references["object_direction"].counts.tolist() == [[1, 1, 1], [0, 1, 1]]
+    place = found.references["place"]
+    assert place.counts.tolist() == [[0, 1, 1], [0, 0, 1]]
+    assert (place.precision, place.recall, place.f1) == (0, 0, 0)
+    assert found.planted is None
+
+
+def test_the_first_reference_states_nothing_wrong() -> None:
+    captions = {name: texts[0] for name, texts in REFERENCES.items()}
+    found = fact_scores(captions, REFERENCES, CHANGED)
+    assert (found.flag.accuracy, found.flag.unclear) == (100, 0)
+    for kind, scores in found.references.items():
+        assert scores.precision == 100, kind
+        assert scores.recall is not None
+        assert 0 < scores.recall <= 100
+
+
+def test_no_change_everywhere_and_words_that_say_nothing() -> None:
+    silent = fact_scores(dict.fromkeys(REFERENCES, "no change has occurred"), REFERENCES, CHANGED)
+    assert (silent.flag.accuracy, silent.flag.misses, silent.flag.hallucination) == (50, 100, 0)
+    assert (silent.references["object"].precision, silent.references["object"].recall) == (None, 0)
+    assert silent.references["object"].f1 == 0
+    blank = fact_scores(dict.fromkeys(REFERENCES, ""), REFERENCES, CHANGED)
+    assert (blank.flag.accuracy, blank.flag.unclear, blank.flag.misses, blank.flag.hallucination) == (0, 100, 100, 0)
+
+
+@pytest.mark.parametrize("caption", ["many houses are built along the road", "the trees are replaced by two villas"])
+def test_a_constant_caption_gains_exactly_nothing(caption: str) -> None:
+    rng = random.Random(0)
+    sentences = [text for texts in list(REFERENCES.values())[:2] for text in texts] + [
+        "some roads and houses are built on bareland",
+        "many houses are built along the road",
+        "the trees are replaced by two villas",
+    ]
+    references = {str(i): rng.sample(sentences, 3) for i in range(101)}
+    found = fact_scores(dict.fromkeys(references, caption), references, dict.fromkeys(references, True))
+    assert found.references["object"].f1
+    for kind in KINDS:
+        assert found.references[kind].gain == 0
+
+
+def test_shuffled_is_the_mean_over_deals() -> None:
+    sentences = [texts[0] for texts in list(REFERENCES.values())[:2]] + ["a road appears", "a villa is built"]
+    references = {str(i): [sentences[i % 4]] for i in range(8)}
+    changed = dict.fromkeys(references, True)
+    captions = [sentences[(i // 2) % 4] for i in range(8)]
+    said = fact_scores(dict(zip(references, captions, strict=True)), references, changed).references["object"]
+    rng, deals = random.Random(0), []
+    for _ in range(400):
+        rng.shuffle(captions)
+        dealt = fact_scores(dict(zip(references, captions, strict=True)), references, changed).references["object"]
+        assert dealt.shuffled == said.shuffled
+        deals.append(dealt.f1 or 0)
+    assert sum(deals) / 400 == pytest.approx(said.shuffled, abs=2.5)
+
+
+def test_planted_facts_are_scored_beside_the_references() -> None:
+    planted = {
+        "a": [Fact(object="building", direction="appear", verb="build", quantity="two", place="top")],
+        "b": [Fact(object="tree", direction="disappear", verb="remove", place="left")],
+        "c": [],
+        "d": [],
+    }
+    captions = {name: texts[0] for name, texts in REFERENCES.items()}
+    found = fact_scores(captions, REFERENCES, CHANGED, planted)
+    assert found.planted is not None
+    assert found.planted["object"].f1 == 100
+    assert found.planted["verb"].f1 == 100
+    assert found.planted["place"].counts.tolist() == [[1, 1, 1], [0, 0, 1]]  # "b" names no place in its first caption
+
+
+def test_no_changed_pair_and_no_unchanged_pair() -> None:
+    still = {name: REFERENCES[name] for name in "cd"}
+    found = fact_scores({"c": "no change", "d": "a house is built"}, still, CHANGED)
+    assert found.references == {}
+    assert (found.flag.misses, found.flag.balanced_accuracy, found.flag.hallucination) == (None, None, 50)
+    moved = {name: REFERENCES[name] for name in "ab"}
+    assert fact_scores({"a": "", "b": ""}, moved, CHANGED).flag.hallucination is None
+
+
+def test_the_json_holds_intervals() -> None:
+    captions = {name: texts[1] for name, texts in REFERENCES.items()}
+    found = fact_scores(captions, REFERENCES, CHANGED).to_dict()
+    score = found["references"]["object"]
+    assert score["f1"] == 100
+    assert score["interval_95"] == [100, 100]
+    assert "counts" not in score

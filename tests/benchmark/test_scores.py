@@ -1,0 +1,358 @@
+"""Scores against the field's known figures, slow implementations from the formulas, and the METEOR program itself."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsiccllm.benchmark import meteor as meteor_module
+from rsiccllm.benchmark import scores as scores_module
+from rsiccllm.benchmark.baselines import baselines
+from rsiccllm.benchmark.meteor import MeteorError, fold_perfect, meteor_counts, meteor_of_sums
+from rsiccllm.benchmark.scores import Job, score, score_jobs
+from rsiccllm.benchmark.tokenise import tokenise
+from rsiccllm.errors import InputError
+
+needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs Java")
+
+# metrics.md: BLEU-1, BLEU-4, METEOR, ROUGE-L, CIDEr-D, S*m of LEVIR-CC validation
+KNOWN = [
+    (64.84, 51.26, 28.09, 61.07, 101.46, 60.47),
+    (79.05, 63.53, 40.55, 72.60, 123.95, 75.16),
+    (58.47, 19.84, 19.30, 34.43, 31.02, 26.15),
+]
+
+
+def test_words_are_lower_case_without_final_full_stop() -> None:
+    assert tokenise(" A house is built .") == ["a", "house", "is", "built"]
+    assert tokenise("A house\nis  built.") == ["a", "house", "is", "built"]
+    assert tokenise("No. 5 is new, they say. .") == ["no.", "5", "is", "new,", "they", "say"]
+    assert tokenise("") == tokenise(" . ") == []
+    assert tokenise("A b.", "character") == ["a", "␣", "b"]
+    with pytest.raises(InputError, match="expected one of word, character"):
+        tokenise("a", "ids")  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def levir(shared_data: Path) -> tuple[dict[str, list[str]], dict[str, bool]]:
+    images = json.loads((shared_data / "levir_cc_captions_train_val.json").read_text())["images"]
+    images = [image for image in images if image["split"] == "val"]
+    references = {image["filename"]: [sentence["raw"] for sentence in image["sentences"]] for image in images}
+    return references, {image["filename"]: image["changeflag"] == 1 for image in images}
+
+
+@needs_java
+def test_known_figures_of_levir_cc(levir: tuple[dict[str, list[str]], dict[str, bool]]) -> None:
+    references, changed = levir
+    assert len(references) == 1333
+    assert sum(changed.values()) == 667
+    found = score_jobs([row.job for row in baselines(references, changed)], changed, meteor=True)
+    for known, scores in zip(KNOWN, found, strict=True):
+        values = scores.overall
+        assert scores.tokenisation == "word"
+        got = (values.bleu_1, values.bleu_4, values.meteor, values.rouge_l, values.cider_d, values.s_m)
+        assert got == pytest.approx(known, abs=0.0051)
+    part = found[1].changed_only
+    assert part is not None
+    alone = score(
+        {name: "many houses are built along the road" for name in references if changed[name]},
+        {name: texts for name, texts in references.items() if changed[name]},
+        meteor=False,
+    )
+    # changed pairs are a corpus of their own
+    assert replace(part, meteor=None) == alone.overall
+
+
+# Slow implementations, written from the formulas.
+
+
+def grams(words: list[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
+
+
+def slow_bleu(pairs: list[tuple[list[str], list[list[str]]]]) -> list[float]:
+    """Papineni et al. 2002, closest reference length (the shorter of two equally close), no smoothing."""
+    length = sum(len(caption) for caption, _ in pairs)
+    closest = sum(min((abs(len(r) - len(c)), len(r)) for r in refs)[1] for c, refs in pairs)
+    precisions = []
+    for n in range(1, 5):
+        matched = offered = 0
+        for caption, references in pairs:
+            best = Counter[tuple[str, ...]]()
+            for reference in references:
+                best |= grams(reference, n)
+            matched += sum((grams(caption, n) & best).values())
+            offered += sum(grams(caption, n).values())
+        precisions.append(matched / offered if offered else 0.0)
+    penalty = 0.0 if length == 0 else min(1.0, math.exp(1 - closest / length))
+    return [
+        0.0 if 0 in precisions[:n] else 100 * penalty * math.exp(sum(map(math.log, precisions[:n])) / n)
+        for n in range(1, 5)
+    ]
+
+
+def lcs(a: list[str], b: list[str]) -> int:
+    best = [0] * (len(b) + 1)
+    for x in a:
+        row = [0]
+        for j, y in enumerate(b):
+            row.append(best[j] + 1 if x == y else max(best[j + 1], row[-1]))
+        best = row
+    return best[-1]
+
+
+def slow_rouge_l(caption: list[str], references: list[list[str]]) -> float:
+    """Lin 2004 with beta 1.2; best precision and best recall over the references, taken apart."""
+    common = [lcs(caption, reference) for reference in references]
+    precision = max(common) / len(caption) if caption else 0.0
+    recall = max(c / len(r) for c, r in zip(common, references, strict=True))
+    if precision == 0:
+        return 0.0
+    return 100 * (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
+
+
+def slow_cider_d(pairs: list[tuple[list[str], list[list[str]]]]) -> float:
+    """Vedantam et al. 2015, CIDEr-D: clipped counts, Gaussian of the length difference (sigma 6), times 10."""
+    frequency = Counter(g for _, refs in pairs for g in {g for r in refs for n in range(1, 5) for g in grams(r, n)})
+
+    def vector(words: list[str], n: int) -> dict[tuple[str, ...], float]:
+        return {g: c * math.log(len(pairs) / max(1, frequency[g])) for g, c in grams(words, n).items()}
+
+    def norm(weights: dict[tuple[str, ...], float]) -> float:
+        return math.sqrt(sum(value**2 for value in weights.values()))
+
+    total = 0.0
+    for caption, references in pairs:
+        for reference in references:
+            for n in range(1, 5):
+                ours, theirs = vector(caption, n), vector(reference, n)
+                product = sum(min(ours[g], theirs[g]) * theirs[g] for g in ours if g in theirs)
+                if norms := norm(ours) * norm(theirs):
+                    gauss = math.exp(-((len(caption) - len(reference)) ** 2) / (2 * 6**2))
+                    total += 10 * gauss * product / norms / len(references) / 4
+    return 100 * total / len(pairs)
+
+
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "house", "houses"]), max_size=12)
+CORPORA = st.lists(st.tuples(WORDS, st.lists(WORDS.filter(bool), min_size=1, max_size=5)), min_size=1, max_size=8)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(CORPORA)
+def test_scores_equal_the_formulas(pairs: list[tuple[list[str], list[list[str]]]]) -> None:
+    predictions = {str(i): " ".join(caption) for i, (caption, _) in enumerate(pairs)}
+    references = {str(i): [" ".join(text) for text in texts] for i, (_, texts) in enumerate(pairs)}
+    values = score(predictions, references, meteor=False).overall
+    bleu = slow_bleu(pairs)
+    got = [values.bleu_1, values.bleu_2, values.bleu_3, values.bleu_4]
+    for n, (ours, slow) in enumerate(zip(got, bleu, strict=True), start=1):
+        if slow:
+            # pycocoevalcap's 1e-9 in the denominators moves small corpora by parts in a thousand million
+            assert ours == pytest.approx(slow, rel=2e-8)
+        else:
+            assert ours <= 101 * 1e-6 ** (1 / n)  # its precision of an order that no caption is long enough for
+    assert values.rouge_l == pytest.approx(sum(slow_rouge_l(*pair) for pair in pairs) / len(pairs), abs=1e-9)
+    assert values.cider_d == pytest.approx(slow_cider_d(pairs), abs=1e-9)
+
+
+@settings(max_examples=200, deadline=None)
+@given(CORPORA)
+def test_bleu_equals_pycocoevalcap(pairs: list[tuple[list[str], list[list[str]]]]) -> None:
+    from pycocoevalcap.bleu.bleu import Bleu
+
+    predictions = {str(i): " ".join(caption) for i, (caption, _) in enumerate(pairs)}
+    references = {str(i): [" ".join(text) for text in texts] for i, (_, texts) in enumerate(pairs)}
+    theirs, _ = Bleu(4).compute_score(references, {name: [text] for name, text in predictions.items()}, verbose=0)
+    values = score(predictions, references, meteor=False).overall
+    got = [values.bleu_1, values.bleu_2, values.bleu_3, values.bleu_4]
+    assert got == pytest.approx([100 * order for order in theirs], abs=1e-9)
+
+
+def test_empty_one_word_repeated_and_long_captions() -> None:
+    references = {"a": ["house"], "b": ["a tree is gone", "a tree"], "c": ["no change"], "d": ["a road"]}
+    captions = {"a": "house", "b": "tree tree tree tree tree", "c": "", "d": "road " * 5000}
+    pairs = [(captions[k].split(), [text.split() for text in references[k]]) for k in references]
+    values = score(captions, references, meteor=False).overall
+    assert values.bleu_1 == pytest.approx(slow_bleu(pairs)[0], rel=1e-7)
+    assert values.rouge_l == pytest.approx(sum(slow_rouge_l(*pair) for pair in pairs) / 4, abs=1e-9)
+    assert values.cider_d == pytest.approx(slow_cider_d(pairs), abs=1e-9)
+
+
+def test_changed_only_is_the_changed_pairs_scored_alone() -> None:
+    references = {"a": ["a house is built", "a villa"], "b": ["no change"], "c": ["trees go"], "d": ["a house is gone"]}
+    captions = {"a": "a house", "b": "no change", "c": "trees", "d": "a tree is gone"}
+    changed = {"a": True, "b": False, "c": True, "d": True}
+    found = score(captions, references, changed, meteor=False)
+    part = [name for name in references if changed[name]]
+    alone = score({name: captions[name] for name in part}, {name: references[name] for name in part}, meteor=False)
+    assert found.changed_only == alone.overall
+    assert found.changed_only != found.overall
+    assert found.changed_segments is not None
+    assert found.changed_segments.ids == ("a", "c", "d")
+    assert score(captions, references, dict.fromkeys(references, False), meteor=False).changed_only is None
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    score({"a": "a house"}, {"a": ["a house"]}, {"a": True}, meteor=False)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_characters_are_labelled_and_score_higher() -> None:
+    references = {"a": ["some houses are built"], "b": ["the trees disappear"]}
+    captions = {"a": "houses have been built", "b": "trees have disappeared"}
+    words = score(captions, references, meteor=False)
+    characters = score(captions, references, tokenisation="character")
+    assert (words.tokenisation, characters.tokenisation) == ("word", "character")
+    assert characters.overall.bleu_4 > 10 > words.overall.bleu_4
+    assert characters.overall.meteor is None
+    assert characters.overall.s_m is None
+    assert "defined on words" in (characters.note or "")
+
+
+@pytest.mark.parametrize(
+    ("predictions", "references", "changed", "message"),
+    [
+        ({}, {}, None, "no pairs"),
+        ({"a": "x"}, {"b": ["x"]}, None, "differ in 2 ids"),
+        ({"a": "x"}, {"a": []}, None, "references of 'a'"),
+        ({"a": "x"}, {"a": ["x", " . "]}, None, "none of them empty"),
+        ({"a": "x"}, {"a": ["x"]}, {"b": True}, "1 ids have no change flag"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(predictions, references, changed, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError, match=message):
+        score(predictions, references, changed, meteor=False)
+
+
+# METEOR
+
+CAPTIONS = [
+    ("a house is built", ["a house is built", "some trees are gone"]),
+    ("", ["a house is built ||", "a house stands"]),
+    ("two villas ||| are |||| constructed", ["two villas are constructed", "houses are built"]),
+    ("a\nvilla\r\nappears\u2028here", ["a villa appears here"]),
+    ("un été à la mer 家 🏠", ["un été à la mer 家 🏠"]),
+    (".", ["no change"]),
+    ("house " * 300, ["a house"]),
+    ("EVAL ||| 1 2 3", ["the scenes are identical", "the scene seems the same"]),
+    ("é 家", ["à 宅"]),  # as many bytes, equal only if the letters are lost on the way
+    ("buildings were constructing on the meadow", ["some houses are built on the grass", "a building is constructed"]),
+]
+
+
+@needs_java
+def test_meteor_equals_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    counts = meteor_counts([caption for caption, _ in CAPTIONS], [texts for _, texts in CAPTIONS])
+    rng = np.random.default_rng(0)
+    subsets = [rng.permutation(len(CAPTIONS))[: 2 + i % 7] for i in range(20)] + [np.arange(len(CAPTIONS))]
+
+    # the program's own EVAL of the same counts, all subsets in one process
+    lines = ["EVAL ||| " + " ||| ".join(" ".join(map(str, counts[row])) for row in subset) for subset in subsets]
+    replies = meteor_module._run(lines, 120)
+    for subset in subsets:
+        single, replies = [float(reply) for reply in replies[: len(subset)]], replies[len(subset) :]
+        folded = fold_perfect(counts[subset])
+        assert meteor_of_sums(folded) == pytest.approx(single, abs=1e-9)
+        assert meteor_of_sums(folded.sum(axis=0)) == pytest.approx(float(replies[0]), abs=1e-9)
+        replies = replies[1:]
+    assert not replies
+
+    scores = meteor_of_sums(fold_perfect(counts))
+    assert scores[0] == pytest.approx(1)
+    assert scores[1] == scores[5] == 0  # nothing said; a full stop
+    assert scores[2] == pytest.approx(1)  # the separator in a caption is not a separator
+    assert scores[3] == pytest.approx(1)  # line breaks are spaces
+    assert scores[4] == pytest.approx(1)  # UTF-8 reaches the program whole
+    assert scores[8] == 0  # also where the locale is ASCII
+    assert scores[9] > 0.2  # stems and synonyms count
+
+
+def fake_java(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    java = folder / "java"
+    java.write_text(f"#!/bin/sh\n{script}\n")
+    java.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("exec sleep 60", "took longer than 0.5 s for 1 captions, the longest of 2 words"),
+        (
+            "echo 'Could not reserve memory' >&2; exit 1",
+            r"code 1 on 1 captions, the longest of 2 words \(Could not reserve memory\)",
+        ),
+        ("cat >/dev/null; exit 0", "answered 0 of 1"),
+        ("cat >/dev/null; echo 1 2 x", "not 23 numbers"),
+        ("cat >/dev/null; echo 1 2 3", "not 23 numbers"),
+        ("exit 0", "answered 0 of 1"),
+    ],
+)
+def test_meteor_that_fails_leaves_no_process(
+    script: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    popen = subprocess.Popen
+
+    def remember(*args, **kwargs):  # type: ignore[no-untyped-def]
+        started.append(popen(*args, **kwargs))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", remember)
+    fake_java(tmp_path, script, monkeypatch)
+    with pytest.raises(MeteorError, match=message):
+        meteor_counts(["a house"], [["a house"]], seconds=0.5)
+    assert len(started) == 1
+    assert started[0].returncode is not None  # ended and reaped
+    assert not Path(f"/proc/{started[0].pid}").exists()
+
+
+def test_without_java_everything_else_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    captions, references = {"a": "a house", "b": "a tree"}, {"a": ["a house"], "b": ["a road"]}
+    found = score(captions, references)
+    assert found.overall.meteor is None
+    assert found.overall.s_m is None
+    assert found.overall.bleu_1 == pytest.approx(75)
+    mean = (found.overall.bleu_4 + found.overall.rouge_l + found.overall.cider_d) / 3
+    assert found.to_dict()["overall"]["mean_without_meteor"] == pytest.approx(mean)
+    assert found.note is not None
+    assert "apt install default-jre-headless" in found.note
+    assert "\n" not in found.note
+    assert score(captions, references, meteor=False).note is None
+    with pytest.raises(InputError, match="needs a Java runtime"):
+        score(captions, references, meteor=True)
+
+
+def test_one_process_scores_several_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counts(captions: list[str], references: list[list[str]]) -> np.ndarray:
+        calls.append((captions, references))
+        return np.array([[len(caption)] * meteor_module.COUNTS for caption in captions], dtype=float)
+
+    monkeypatch.setattr(scores_module, "meteor_counts", counts)
+    references = {"a": ["a house is built", "a villa"], "b": ["trees are removed"]}
+    jobs = [Job({"b": "trees vanish", "a": "a house"}, references), Job({"a": "", "b": "a"}, references)]
+    first, second = score_jobs(jobs, {"a": False, "b": True}, meteor=True)
+    assert len(calls) == 1
+    assert calls[0] == (["a house", "trees vanish", "", "a"], [references["a"], references["b"]] * 2)
+    assert first.segments.ids == second.segments.ids == ("a", "b")
+    for found, lengths in ((first, [7, 12]), (second, [0, 1])):
+        assert found.segments.meteor is not None
+        assert found.changed_segments is not None
+        assert found.changed_segments.meteor is not None
+        assert found.segments.meteor[:, 0].tolist() == lengths
+        assert found.changed_segments.meteor[:, 0].tolist() == lengths[1:]

@@ -1,0 +1,38 @@
+"""Shared fixtures. Real data is never part of the project: tests that use it skip where it is absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real image pairs and captions: RSICCLLM_SHARED_DATA, else `../shared/data` beside the checkout."""
+    folder = Path(os.environ.get("RSICCLLM_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("real data (RSICCLLM_SHARED_DATA or ../shared/data) is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Plain base checkpoints of the real classes at small size, by family, each with its processor."""
+    import torch
+
+    from rsiccllm.model.processor import build_tiny_processor
+    from rsiccllm.model.tiny import build_tiny_model
+
+    torch.set_num_threads(2)
+    processor = build_tiny_processor(["a house is built in the top left corner", "what changed?"] * 4, 400, patch_size=14)
+    folders = {}
+    for family in ("qwen2_5_vl", "qwen3_vl"):
+        model = build_tiny_model(processor, family, width=64, layers=2, vision_width=32, vision_layers=2)
+        folders[family] = tmp_path_factory.mktemp(family)
+        model.save_pretrained(folders[family])
+        processor.save_pretrained(folders[family])
+    return folders

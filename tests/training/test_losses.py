@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from rsiccllm.training.dnpo import chosen_and_rejected
+from rsiccllm.training.losses import answer_log_probs, dpo_loss, reverse_kl
+
+
+def test_answer_log_probs_by_hand() -> None:
+    # Two tokens: with logits (0, ln 3) their probabilities are 1/4 and 3/4.
+    logits = torch.tensor([[0.0, math.log(3)]] * 3)
+    found = answer_log_probs(logits, torch.tensor([1, 0, 1]), torch.tensor([0, 0, 1]), 2)
+    assert found.tolist() == pytest.approx([math.log(3 / 4 * 1 / 4), math.log(3 / 4)])
+
+
+def test_dpo_loss_by_hand() -> None:
+    # beta * margin = 0.5 * (1 - (-1)) = 1, and -log sigmoid(1) = log(1 + 1/e).
+    found = dpo_loss(torch.tensor([1.0]), torch.tensor([-1.0]), beta=0.5)
+    assert float(found) == pytest.approx(math.log(1 + math.exp(-1)))
+    assert float(dpo_loss(torch.zeros(1), torch.zeros(1), 0.1)) == pytest.approx(math.log(2))
+
+
+def test_reverse_kl_value_and_gradient_by_hand() -> None:
+    # Policy (1/4, 3/4) against reference (1/2, 1/2).
+    policy = torch.tensor([[0.0, math.log(3)]], dtype=torch.float32, requires_grad=True)
+    reference = torch.zeros(1, 2, requires_grad=True)
+    found = reverse_kl(policy, reference)
+    value = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
+    assert float(found) == pytest.approx(value, abs=1e-6)
+    found.sum().backward()
+    # d KL / d z_i = p_i * (log(p_i / q_i) - KL).
+    expected = [0.25 * (math.log(0.5) - value), 0.75 * (math.log(1.5) - value)]
+    assert policy.grad is not None
+    assert policy.grad[0].tolist() == pytest.approx(expected, abs=1e-6)
+    assert reference.grad is None
+
+
+def test_reverse_kl_in_chunks_and_against_torch() -> None:
+    torch.manual_seed(0)
+    policy, reference = torch.randn(2, 7, 11).unbind(0)
+    whole = torch.nn.functional.kl_div(
+        reference.log_softmax(-1), policy.log_softmax(-1), log_target=True, reduction="none"
+    ).sum(-1)
+    for chunk in (1, 3, 100):
+        torch.testing.assert_close(reverse_kl(policy, reference, chunk), whole)
+
+
+def test_the_first_answer_of_a_row_is_compared_with_each_later_one() -> None:
+    chosen, rejected = chosen_and_rejected(torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2]))
+    assert chosen.tolist() == [0, 0, 3, 5, 5, 5]
+    assert rejected.tolist() == [1, 2, 4, 6, 7, 8]

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import sample
+from torch.nn.functional import cross_entropy
+
+from rsiccllm.errors import InputError
+from rsiccllm.model.processor import load_processor
+from rsiccllm.model.vlm import load_model
+from rsiccllm.training.losses import answer_log_probs
+from rsiccllm.training.packing import PackingCollator, map_target, packed_mask, prompt_positions
+
+FAMILIES = ["qwen2_5_vl", "qwen3_vl"]
+
+
+def test_mask_rows_spelt_out() -> None:
+    segments = torch.tensor([[0, 0, 1, 1, 2, -1]])
+    expected = torch.tensor(
+        [
+            [1, 0, 0, 0, 0, 0],  # prompt: causal
+            [1, 1, 0, 0, 0, 0],
+            [1, 1, 1, 0, 0, 0],  # answer 1 sees the prompt and itself
+            [1, 1, 1, 1, 0, 0],
+            [1, 1, 0, 0, 1, 0],  # answer 2 does not see answer 1
+            [0, 0, 0, 0, 0, 1],  # padding sees itself alone
+        ]
+    ).bool()
+    assert packed_mask(segments)[0, 0].equal(expected)
+
+
+def test_map_target_is_the_share_of_area() -> None:
+    mask = torch.zeros(4, 6, dtype=torch.bool)
+    mask[:2, :3] = True
+    mask[3, 5] = True
+    assert map_target(mask.numpy(), 2, 2).tolist() == [[1.0, 0.0], [0.0, pytest.approx(1 / 6)]]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompt_positions_equal_the_models_own(tiny_checkpoints: dict[str, Path], family: str) -> None:
+    processor = load_processor(tiny_checkpoints[family])
+    model = load_model(tiny_checkpoints[family])
+    prompt = processor.encode_prompt("what changed?", sample(0, 1, 84, 140).images)
+    grids = prompt["image_grid_thw"]
+    expected, _ = model.model.get_rope_index(
+        prompt["input_ids"][None], mm_token_type_ids=prompt["mm_token_type_ids"][None], image_grid_thw=grids
+    )
+    assert prompt_positions(prompt["mm_token_type_ids"], grids, 2).equal(expected[:, 0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("variant", ["none", "change_map"])
+def test_packed_equals_separate_sequences(tiny_checkpoints: dict[str, Path], family: str, variant: str) -> None:
+    """Ragged prompts (other image sizes) and ragged answer counts: log-probabilities and gradients are the same."""
+    processor = load_processor(tiny_checkpoints[family])
+    model = load_model(tiny_checkpoints[family], variant)
+    if model.model.difference is not None:
+        torch.nn.init.normal_(model.model.difference.out.weight, std=0.05)
+    samples = [sample(0, 3), sample(1, 1, 84, 56), sample(2, 5)]
+    batch = PackingCollator(processor)(samples)
+    batch.pop("map_targets")
+    labels, answer_of, row_of = (batch.pop(name) for name in ("labels", "answer_of", "row_of"))
+    assert row_of.tolist() == [0, 0, 0, 1, 2, 2, 2, 2, 2]
+    packed = answer_log_probs(model(**batch).logits, labels, answer_of, len(row_of))
+    packed.sum().backward()
+    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    model.zero_grad()
+
+    separate = []
+    for item in samples:
+        prompt = processor.encode_prompt(item.prompt, item.images)
+        for text in item.answers:
+            answer = torch.tensor(processor.encode_answer(text))
+            ids = torch.cat([prompt["input_ids"], answer])[None]
+            types = torch.cat([prompt["mm_token_type_ids"], torch.zeros_like(answer)])[None]
+            logits = model(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                mm_token_type_ids=types,
+                pixel_values=prompt["pixel_values"],
+                image_grid_thw=prompt["image_grid_thw"],
+            ).logits[0]
+            separate.append(-cross_entropy(logits[-len(answer) - 1 : -1], answer, reduction="sum"))
+    torch.testing.assert_close(packed, torch.stack(separate), atol=2e-5, rtol=0)
+    torch.stack(separate).sum().backward()
+    for name, weight in model.named_parameters():
+        if name in gradients:
+            torch.testing.assert_close(gradients[name], weight.grad, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_too_long_is_an_error_and_nothing_is_cut(tiny_checkpoints: dict[str, Path]) -> None:
+    processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
+    item = sample(7, 1)
+    item.answers = ["house " * 300]
+    with pytest.raises(InputError, match=r"sample_7: \d+ tokens .* over max_tokens=100"):
+        PackingCollator(processor, max_tokens=100)([item])
