@@ -201,7 +201,7 @@ def demo(
 ) -> None:
     """Train a small model on rendered scenes, from nothing to a report, within 8 minutes on 2 cores."""
     _quiet()
-    from rsiccllm.demo import run_demo
+    from rsiccllm.demo.run import run_demo
 
     print(run_demo(out, quick))
 

@@ -19,7 +19,7 @@ NO_CHANGE = re.compile(
     r"\bno (?:\w+ ){0,3}?(?:changes?|differences?|alterations?|modifications?)\b(?! of)|"
     r"\bnothing (?:\w+ ){0,3}?(?:changed?|different|differs|happened)|"
     r"\bnothing (?:new )?(?:is|has|was|had)\b|\bnot (?:\w+ )?(?:changed?|differ\w*)\b|"
-    r"\b(?:scenes?|images?|pictures?|areas?|everything|all|they|both|it|regions?|landscape|place)\b[^.;]*?"
+    r"\b(?:scenes?|images?|pictures?|areas?|everything|all|they|both|it|regions?|landscape|place)\b[^.;]{0,80}?"
     r"\b(?:same|identical|unchanged|unaltered|alike|remains? (?:intact|stable))\b|"
     r"\bwithout (?:any )?(?:\w+ )?(?:changes?|differences?)\b|\bunchanged between\b|\blook(?:s)? the same\b"
 )
@@ -31,6 +31,8 @@ DATED = re.compile(
     r"second|after|later|newer|post\S*|latter)"
     r" (?:\w+ )?(?:images?|pictures?|scenes?|photos?|dates?)\b"
 )
+# How far a conjunction looks for the verb of a new clause; longer lists than this are not written by people.
+LOOK_AHEAD = 40
 PRESENCE = word_set("seen visible observed present shown displayed show shows showed")
 
 
@@ -88,7 +90,7 @@ def _opens_clause(found: list[Phrase], i: int) -> str:
     if i < len(found) and found[i].kind == VERB and found[i].form not in {"takes"}:
         return "verb"
     noun = False
-    for j in range(i, len(found)):
+    for j in range(i, min(i + LOOK_AHEAD, len(found))):
         phrase = found[j]
         if phrase.kind == STOP:
             return ""

@@ -18,8 +18,12 @@ Variant = Literal["none", "change_map"]
 VARIANTS: tuple[str, ...] = ("none", "change_map")
 
 
+MAP_STRIDE = 4
+"""Pixels of the processed image a cell of the change map, a side. A token of 28 pixels holds 7 x 7 cells."""
+
+
 class DifferenceOutput(NamedTuple):
-    """features: one [tokens, dim] an image, the second of each pair changed. maps: one [rows, cols] logit grid a pair."""
+    """features: one [tokens, dim] an image, the second of each pair changed. maps: one logit grid a pair."""
 
     features: list[Tensor]
     maps: list[Tensor]
@@ -45,32 +49,25 @@ class ZeroLinear(nn.Linear):
 
 
 class PixelTower(nn.Module):
-    """A small convolutional encoder, the same for both dates, from pixels to the grid of visual tokens.
+    """A small convolutional encoder, the same for both dates, at one cell for MAP_STRIDE pixels a side.
 
     Attention over patches needs much data to learn what edges and texture are; convolution begins with it.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, width // 2, 5, stride=2, padding=2),
-            nn.GroupNorm(1, width // 2),
-            nn.GELU(),
-            nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
-            nn.GroupNorm(1, width),
-            nn.GELU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(1, width),
-            nn.GELU(),
-        )
+        self.stem = nn.Conv2d(3, width, 2 * MAP_STRIDE - 1, stride=MAP_STRIDE, padding=MAP_STRIDE - 2)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for _ in range(2))
+        self.layers = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
 
-    def forward(self, images: Tensor, rows: int, cols: int) -> Tensor:
-        """images: [images, 3, height, width]. Returns [images, rows * cols, 2 * width]: mean and peak in each token."""
+    def forward(self, images: Tensor) -> Tensor:
+        """images: [images, 3, height, width]. Returns [images, width, height / MAP_STRIDE, width / MAP_STRIDE]."""
         # Each image by its own mean and spread: what is left is surface, not light.
         centred = images - images.mean((2, 3), keepdim=True)
-        maps = self.layers(centred / (centred.std((2, 3), keepdim=True) + 1e-3))
-        pooled = [pool(maps, (rows, cols)) for pool in (nn.functional.adaptive_avg_pool2d, nn.functional.adaptive_max_pool2d)]
-        return torch.cat(pooled, 1).flatten(2).transpose(1, 2)
+        hidden = self.stem(centred / (centred.std((2, 3), keepdim=True) + 1e-3))
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            hidden = hidden + layer(nn.functional.gelu(norm(hidden)))
+        return hidden
 
 
 def unpatch(patches: Tensor, rows: int, cols: int, merge: int, patch: int) -> Tensor:
@@ -84,7 +81,7 @@ def unpatch(patches: Tensor, rows: int, cols: int, merge: int, patch: int) -> Te
 
 
 class ChangeMap(nn.Module):
-    """Scores each visual token for change and adds a pooled change token to the second image's tokens.
+    """Says where the images differ, cell by cell, and adds what and where to the second image's tokens.
 
     tokens: width of the merged visual tokens. merge, patch: patches a token and pixels a patch, a side. width: inner.
     The last projection starts at zero, so before the first step the visual tokens are the base model's bit for bit.
@@ -93,42 +90,50 @@ class ChangeMap(nn.Module):
     def __init__(self, tokens: int, merge: int, patch: int, width: int = 128) -> None:
         super().__init__()
         self.merge, self.patch, self.width = merge, patch, width
+        cells = width // 2
+        self.tower = PixelTower(cells)
+        self.compare = nn.Conv2d(4 * cells, cells, 1)
+        self.compare_norm = nn.GroupNorm(1, cells)
+        self.spread = nn.Conv2d(cells, cells, 3, padding=2, dilation=2)
+        self.score = nn.Conv2d(cells, 1, 1)
         self.norm = nn.LayerNorm(tokens)
-        self.tokens = nn.Linear(2 * tokens, width)
-        self.tower = PixelTower(width // 2)
-        self.pixels = nn.Sequential(nn.LayerNorm(3 * width), nn.Linear(3 * width, width))
-        self.mix = nn.Conv2d(width, width, 3, padding=1)
-        self.inner_norm = nn.LayerNorm(width)
-        self.score = nn.Linear(width, 1)
+        self.tokens = nn.Linear(2 * tokens, cells)
         # What changed starts as loud as where (sines and cosines of size 1), else the place alone is learnt at first.
-        self.value = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.LayerNorm(width)
-        )
-        self.out = ZeroLinear(2 * width, tokens)
+        self.value = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU())
+        self.out = ZeroLinear(3 * width + 1, tokens)
 
     def forward(
         self, first: Tensor, second: Tensor, pixels_first: Tensor, pixels_second: Tensor, rows: int, cols: int
     ) -> tuple[Tensor, Tensor]:
         """first, second: [pairs, tokens, dim]. pixels_*: [pairs, patches, numbers], normalised as the processor does.
 
-        Returns what is added to the second image's tokens [pairs, tokens, dim] and the map's logits [pairs, rows, cols].
+        Returns what is added to the second image's tokens [pairs, tokens, dim], and the map's logits
+        [pairs, height / MAP_STRIDE, width / MAP_STRIDE].
         """
-        pairs, count, _ = first.shape
+        pairs = len(first)
         pixels = unpatch(torch.cat([pixels_first, pixels_second]), rows, cols, self.merge, self.patch)
-        seen_first, seen_second = self.tower(pixels, rows, cols).chunk(2)
-        hidden = self.pixels(torch.cat([seen_first, seen_second, seen_second - seen_first], -1))
-        hidden = hidden + self.tokens(torch.cat([self.norm(first), self.norm(second)], -1))
-        grid = nn.functional.gelu(hidden).transpose(1, 2).reshape(pairs, self.width, rows, cols)
-        hidden = hidden + self.mix(grid).flatten(2).transpose(1, 2)
-        hidden = nn.functional.gelu(self.inner_norm(hidden))  # [pairs, tokens, width]
-        logits = self.score(hidden).squeeze(-1)  # [pairs, tokens]
-        chance = logits.float().sigmoid()
-        share = (chance / (chance.sum(-1, keepdim=True) + 1e-3)).to(hidden.dtype)
-        place = position_encoding(rows, cols, self.width, first.device).to(hidden.dtype)
-        carried = torch.cat([self.value(hidden), place.expand(pairs, count, -1)], -1)  # [pairs, tokens, 2 * width]
-        pooled = (share[:, None] @ carried).expand(-1, count, -1)
-        local = carried * chance[..., None].to(hidden.dtype)
-        return self.out(pooled + local), logits.view(pairs, rows, cols)
+        one, two = self.tower(pixels).chunk(2)  # [pairs, cells, height, width] in cells
+        both = self.compare(torch.cat([one, two, two - one, (two - one).abs()], 1))
+        both = nn.functional.gelu(self.compare_norm(both))
+        both = nn.functional.gelu(both + self.spread(both))
+        logits = self.score(both)  # [pairs, 1, height, width]
+        chance = logits.float().sigmoid().to(both.dtype)
+        height, width = logits.shape[-2:]
+        place = position_encoding(height, width, self.width, first.device).to(both.dtype)
+        place = place.T.reshape(1, self.width, height, width).expand(pairs, -1, -1, -1)
+        told = torch.cat([both, place, torch.ones_like(logits)], 1) * chance
+        # Over at least one token's cells: where nothing changed, nothing is added.
+        least = height * width / (rows * cols)
+        pooled = told.sum((2, 3)) / chance.sum((2, 3)).clamp(min=least)  # [pairs, cells + width + 1]
+        local = nn.functional.adaptive_avg_pool2d(told, (rows, cols)).flatten(2).transpose(1, 2)
+        added = self._tell(pooled[:, None], first.mean(1, keepdim=True), second.mean(1, keepdim=True))
+        return added + self._tell(local, first, second), logits[:, 0]
+
+    def _tell(self, told: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        what, place, much = told.split([self.width // 2, self.width, 1], -1)
+        tokens = self.tokens(torch.cat([self.norm(first), self.norm(second)], -1))
+        value = self.value(torch.cat([what, tokens], -1)) * much
+        return self.out(torch.cat([value, place, much], -1))
 
     def enhance(self, features: list[Tensor], pixel_values: Tensor, grids: list[tuple[int, int]]) -> DifferenceOutput:
         """Walk over the pairs, those of one grid together.
@@ -161,7 +166,7 @@ class ChangeMap(nn.Module):
 
 
 def map_loss(maps: list[Tensor], targets: list[Tensor | None]) -> Tensor:
-    """Binary cross-entropy between map logits and the share of each token's area that changed, mean over tokens.
+    """Binary cross-entropy between map logits and the share of each cell's area that changed, mean over cells.
 
     maps: [rows, cols] logits a pair. targets: [rows, cols] in [0, 1], or None where the pair has no mask (not counted).
     Returns a scalar, zero (with a gradient of zero) where no pair has a mask.

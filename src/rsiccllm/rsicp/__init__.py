@@ -1,0 +1,1 @@
+"""RSICP: right answers with wrong ones beside them, for preference learning."""

@@ -24,6 +24,8 @@ FRESH = word_set("new newly extra additional more another")
 STALE = word_set("original former existing old all")
 MANNER = word_set("neatly newly densely closely compactly evenly orderly sporadically")
 NUMBER_WORDS = {"one": ["a"], "two": ["two"], "three": ["three"], "several": ["several", "some"], "many": ["many"]}
+# Nobody says "two woods".
+NUMBERS = word_set("two three four five six seven eight nine ten")
 # Modifiers of one thing or of many; a noun that changes its number loses them.
 OF_MANY = word_set(
     """
@@ -176,7 +178,8 @@ def _keep(word: str, words: Words) -> bool:
 def _form(noun: Noun, phrase: Phrase, before: list[str]) -> str | None:
     """The form of `noun` that fits where the phrase stands, None where none does."""
     if phrase.number == PLURAL:
-        return noun.plural if "much" not in before else None
+        counted = NUMBERS & set(before)
+        return noun.plural if "much" not in before and (noun.singular or not counted) else None
     singular = noun.singular
     if singular is None:
         return None
@@ -274,7 +277,7 @@ def _fresh_or_stale(reading: Reading, event: Event, coming: bool) -> list[Span] 
     drop = FRESH if coming else STALE
     for phrase in event.subjects:
         before = [token[0] for token in reading.tokens[phrase.start : phrase.noun_start]]
-        if phrase.pronoun or {"most", "half", "part"} & set(before):
+        if phrase.pronoun or phrase.rebuilt or {"most", "half", "part"} & set(before):
             return None
         for i, word in enumerate(before):
             if word in drop:
@@ -443,7 +446,9 @@ def _quantities(
         if any(max(low, a) <= min(high, b) for a, b in counts):
             continue
         plural = target != "one"
-        if not plural and _spread(reading, at):
+        if (not plural and _spread(reading, at)) or (
+            plural != (phrase.number == PLURAL) and _spoken_of(reading, phrase)
+        ):
             continue
         also = _subject_agreement(reading, phrase, [event for event, _ in roles], plural)
         if also is None:
@@ -460,19 +465,32 @@ def _quantities(
 
 def _spread(reading: Reading, at: int) -> bool:
     """Whether what follows phrase `at` needs several things: "on both sides", "at the corners"."""
+    several = {"both", "sides", "corners", "edges", "either"}
     for phrase in reading.phrases[at + 1 :]:
         if phrase.kind in {AND, STOP}:
             break
-        if {t[0] for t in reading.tokens[phrase.start : phrase.end]} & {"both", "sides", "corners", "edges", "either"}:
+        if {t[0] for t in reading.tokens[phrase.start : phrase.end]} & several:
             return True
+    return False
+
+
+def _spoken_of(reading: Reading, phrase: Phrase) -> bool:
+    """Whether "it" or "them" follows in the sentence, which would have to change with the number."""
+    for token, _, _ in reading.tokens[phrase.end :]:
+        if token in {"it", "its", "them", "their", "they"}:
+            return True
+        if token == ".":
+            break
     return False
 
 
 def _noun_of(tokens: list[str], name: str, words: Words) -> Noun | None:
     """The noun of words.yaml that ends these tokens."""
-    text = " ".join(tokens)
-    fits: Callable[[str | None], bool] = lambda form: form is not None and (text == form or text.endswith(f" {form}"))  # noqa: E731
-    return next((n for n in words.nouns[name] if fits(n.singular) or fits(n.plural)), None)
+    text = f" {' '.join(tokens)}"
+    for noun in words.nouns[name]:
+        if any(form and text.endswith(f" {form}") for form in (noun.singular, noun.plural)):
+            return noun
+    return None
 
 
 def _subject_agreement(reading: Reading, phrase: Phrase, events: list[Event], plural: bool) -> list[Span] | None:

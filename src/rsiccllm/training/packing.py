@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from rsiccllm.errors import InputError
+from rsiccllm.model.difference import MAP_STRIDE
 from rsiccllm.model.processor import PairProcessor
 
 
@@ -69,7 +70,7 @@ def packed_mask(segments: Tensor) -> Tensor:
 
 
 def map_target(mask: np.ndarray, rows: int, cols: int) -> Tensor:
-    """The share of each token's area that a mask marks. mask: [height, width] bool. Returns [rows, cols] in [0, 1]."""
+    """The share of each cell's area that a mask marks. mask: [height, width] bool. Returns [rows, cols] in [0, 1]."""
     grid = torch.from_numpy(np.ascontiguousarray(mask)).float()[None, None]
     return torch.nn.functional.interpolate(grid, (rows, cols), mode="area")[0, 0]
 
@@ -155,7 +156,8 @@ class PackingCollator:
         positions = [torch.arange(after, after + len(answer)).expand(3, -1) for answer in answers]
         target = None
         if sample.mask is not None and len(grids):
-            target = map_target(sample.mask, int(grids[0, 1]) // merge, int(grids[0, 2]) // merge)
+            patch = self.processor.image_processor.patch_size
+            target = map_target(sample.mask, *(int(side) * patch // MAP_STRIDE for side in grids[0, 1:]))
         return {
             "prompt": prompt,
             "ids": ids,

@@ -1,0 +1,310 @@
+"""The facts parser on made-up sentences, and on real captions where they are here."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rsiccllm import facts
+from rsiccllm.errors import InputError
+from rsiccllm.facts import Fact, parse, places_agree, quantities_agree, support
+from rsiccllm.words import load_words
+
+
+def said(caption: str) -> set[tuple[str, str]]:
+    return {(fact.object, fact.direction) for fact in parse(caption).facts}
+
+
+def only(caption: str) -> Fact:
+    found = parse(caption).facts
+    assert len(found) == 1, found
+    return found[0]
+
+
+COME_TREE_GONE = {("building", "appear"), ("tree", "disappear")}
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("a cottage is built", {("building", "appear")}),
+        ("four cabins have been erected beside the stream", {("building", "appear")}),
+        ("huts appear", {("building", "appear")}),
+        ("a lane shows up in the meadow", {("road", "appear")}),
+        ("the old barn road was demolished", {("road", "disappear")}),
+        ("two warehouses disappear", {("building", "disappear")}),
+        ("the shrubs are replaced by cottages", COME_TREE_GONE),
+        ("cottages replace the shrubs", COME_TREE_GONE),
+        ("a villa replacing some bushes appears", COME_TREE_GONE),
+        ("huts are put up in place of the woods", COME_TREE_GONE),
+        ("cabins are built to replace the former forest", COME_TREE_GONE),
+        ("the woods give way to a village", COME_TREE_GONE),
+        ("the shrubs were cut down to build a row of cottages", COME_TREE_GONE),
+        ("the desert has become a pond", {("bareland", "disappear"), ("water", "appear")}),
+        ("the pasture is turned into a stadium", {("grass", "disappear"), ("playground", "appear")}),
+        ("the dirt track becomes a concrete lane", {("road", "appear")}),
+        ("a pond and two lanes are built , and the shrubs are removed", None),
+        ("cabins show up in the forest and replace some shrubs", COME_TREE_GONE),
+        ("a lane is torn down and replaced by a pond", {("road", "disappear"), ("water", "appear")}),
+        ("there are more trucks in the yard", {("vehicle", "appear")}),
+        ("the removal of the woods made room for a mall", COME_TREE_GONE),
+        ("workers have removed the shrubs", {("tree", "disappear")}),
+        ("at the end of the lane two cottages are built", {("building", "appear")}),
+        ("the left half of the wood has been cleared", {("tree", "disappear")}),
+        ("the shrubs become withered and a hut shows up", COME_TREE_GONE),
+        ("a lane surrounded by huts is widened", {("road", "appear")}),
+    ],
+)
+def test_what_comes_and_what_goes(caption: str, expected: set[tuple[str, str]] | None) -> None:
+    expected = expected or {("water", "appear"), ("road", "appear"), ("tree", "disappear")}
+    assert said(caption) == expected
+    assert parse(caption).changed is True
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        "along the road", "next to the river", "in the grass", "around a lake", "between the woods and the pond",
+        "in front of a stadium", "with trees on both sides", "at the edge of the desert", "on both sides of it",
+        "among the original villas", "surrounded by meadows",
+    ],
+)  # fmt: skip
+def test_where_a_thing_stands_is_no_change(context: str) -> None:
+    assert said(f"three huts are built {context}") == {("building", "appear")}
+
+
+def test_what_comes_with_a_thing_counts_where_people_make_it() -> None:
+    assert said("a mansion with a swimming pool is built") == {("building", "appear"), ("pool", "appear")}
+    assert said("a lane with shrubs is built") == {("road", "appear")}
+    assert said("a lane with cabins built along appears") == {("road", "appear"), ("building", "appear")}
+    assert said("huts appear beside the newly built lane") == {("road", "appear"), ("building", "appear")}
+
+
+def test_a_list_after_a_place_and_a_new_clause_after_a_list() -> None:
+    assert said("huts are built on the grass and sand and a lane appears") == {
+        ("building", "appear"),
+        ("road", "appear"),
+    }
+    assert said("the woods are replaced by a lane in the center and some huts") == {
+        ("tree", "disappear"),
+        ("road", "appear"),
+        ("building", "appear"),
+    }
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "there is no difference .",
+        "the two scenes seem identical .",
+        "the scene is the same as before .",
+        "no change has occurred .",
+        "almost nothing has changed .",
+        "no change is occurred",
+        "almost nothing is changed",
+        "Nothing has changed",
+        "There is no difference",
+        "All remained the same",
+        "the lane remains unchanged",
+        "No huts are demolished and the lane stays the same.",
+        "Nothing has been built. In the first image there are many huts and a pond.",
+        "Both images show a village. The shrubs and the lane stay as before.",
+    ],
+)
+def test_no_change(caption: str) -> None:
+    assert parse(caption).changed is False
+    assert parse(caption).facts == []
+
+
+def test_what_stayed_does_not_hide_what_changed() -> None:
+    found = parse("There is no change on the left, but a hut is built on the right.")
+    assert found.changed is True
+    assert found.facts == [
+        Fact(object="building", direction="appear", verb="build", quantity="one", place="right"),
+    ]
+
+
+def test_neither_said() -> None:
+    assert parse("").changed is None
+    assert parse("an aeroplane flies past").changed is None
+    assert parse("Change of vegetation occurred.").changed is True
+
+
+@pytest.mark.parametrize(
+    ("words", "quantity"),
+    [
+        ("a hut is", "one"), ("an old hut is", "one"), ("one hut is", "one"), ("another hut is", "one"),
+        ("huts are", None),
+        ("the hut is", None), ("two huts are", "two"), ("three new huts are", "three"), ("some huts are", "several"),
+        ("a few huts are", "several"), ("a row of huts is", "several"), ("five huts are", "several"),
+        ("many huts are", "many"), ("lots of huts are", "many"), ("a large number of huts are", "many"),
+        ("two rows of huts are", "many"), ("a residential area is", None), ("part of a hut is", "one"),
+    ],
+)  # fmt: skip
+def test_quantities(words: str, quantity: str | None) -> None:
+    assert only(f"{words} built").quantity == quantity
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        ("at the top", "top"), ("in the upper left corner of the scene", "top_left"),
+        ("on the lower-right", "bottom_right"),
+        ("at the left bottom corner", "bottom_left"), ("in the middle", "center"),
+        ("on the left side of the image", "left"),
+        ("along the road", "along_road"), ("on both sides of the street", "along_road"), ("by the lane", "along_road"),
+        ("on the roadside", "along_road"), ("on the left of the road", "along_road"), ("on the left of the pond", None),
+        ("along the road at the bottom", "bottom"), ("in the woods", None),
+    ],
+)  # fmt: skip
+def test_places(words: str, place: str | None) -> None:
+    assert only(f"two huts are built {words}").place == place
+
+
+def test_each_thing_has_its_own_place() -> None:
+    found = parse("shrubs in the bottom left are removed and a hut appears at the top by the lane")
+    assert [(fact.object, fact.place) for fact in found.facts] == [("tree", "bottom_left"), ("building", "top")]
+    assert found.places == {("tree", "bottom_left"), ("building", "top"), ("building", "along_road")}
+
+
+@pytest.mark.parametrize(
+    ("caption", "verb"),
+    [
+        ("a hut is constructed", "build"), ("a hut emerges", "appear"), ("a hut is torn down", "remove"),
+        ("a hut vanishes", "disappear"), ("the lane is widened", "extend"), ("the lane is renovated", "rebuild"),
+        ("the pond shrinks", "reduce"),
+    ],
+)  # fmt: skip
+def test_verbs(caption: str, verb: str) -> None:
+    assert only(caption).verb == verb
+
+
+def test_a_long_description() -> None:
+    text = (
+        "Both images show farmland from above. Three large warehouses at the top right corner are removed and can no "
+        "longer be seen in the second image. A pond appears in the center where the shrubs stood before. The lane on "
+        "the left is extended. The other huts, lanes and trees and the ground around them stay the same. The second "
+        "image is darker than the first, which comes from the light and is not a change of the ground. In the first "
+        "image there are three warehouses, a lane and some trees."
+    )
+    found = [(f.object, f.direction, f.verb, f.quantity, f.place) for f in parse(text).facts]
+    assert found == [
+        ("building", "disappear", "remove", "three", "top_right"),
+        ("water", "appear", "appear", "one", "center"),
+        ("road", "appear", "extend", None, "left"),
+    ]
+
+
+def test_case_and_final_stop_do_not_matter() -> None:
+    assert parse("  A Hut is BUILT .").facts == parse("a hut is built").facts
+
+
+SOME_WORDS = """
+a the houses trees and or with , . are is removed built replaced by appear in along no top left of
+one becomes to it road some rows zzz there remain both while which grass not has
+"""
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(SOME_WORDS.split()),
+        max_size=25,
+    ).map(" ".join)
+    | st.text(max_size=60)
+)
+def test_any_text_is_read_without_an_error_and_the_same_twice(text: str) -> None:
+    assert parse(text) == parse(text)
+
+
+@pytest.mark.parametrize("unit", ["all ", "a hut and ", "huts . ", "no ", "and a hut is built ", "is ", "top left "])
+def test_ten_thousand_words_take_no_long_time(unit: str) -> None:
+    begin = time.perf_counter()
+    parse(unit * (10_000 // len(unit.split())))
+    assert time.perf_counter() - begin < 5
+
+
+def test_support_of_several_references() -> None:
+    known = support(["a hut is built at the top left", "two cottages appear by the lane", "the shrubs are removed"])
+    assert known.pairs == {("building", "appear"), ("tree", "disappear")}
+    assert known.objects == {"building", "road", "tree"}
+    assert known.places == {"top_left"}
+
+    def fact(object_: str, direction: str, verb: str, **more: str) -> Fact:
+        return Fact.model_validate({"object": object_, "direction": direction, "verb": verb, **more})
+
+    assert known.supports(fact("building", "appear", "build"))
+    assert known.supports(fact("building", "appear", "replace", quantity="two"))
+    assert known.supports(fact("building", "appear", "build", place="left"))  # a part of "top left"
+    assert not known.supports(fact("building", "disappear", "remove"))
+    assert not known.supports(fact("road", "appear", "build"))  # named, but not as a change
+    assert not known.supports(fact("building", "appear", "extend"))
+    assert not known.supports(fact("building", "appear", "build", quantity="many"))
+    assert not known.supports(fact("building", "appear", "build", place="bottom_left"))
+
+
+def test_places_and_quantities_that_contradict() -> None:
+    assert places_agree("top", "top_left")
+    assert not places_agree("top_left", "top_right")
+    assert quantities_agree("several", "two")
+    assert not quantities_agree("one", "several")
+
+
+def test_words_name_the_canonical_words_of_facts() -> None:
+    words = load_words()
+    assert set(words.nouns) == set(get_args(facts.Object))
+    assert set(words.position_words.values()) | {"along_road"} == set(get_args(facts.Place))
+    assert set(words.directions.values()) == set(get_args(facts.Direction))
+    assert words.near.keys() == words.draw.keys() == words.nouns.keys()
+    for name, near in words.near.items():
+        assert all(name in words.near[other] for other in near), f"near must hold both ways: {name}"
+
+
+def test_own_words_are_added(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("objects:\n  building:\n    write: [lighthouse/lighthouses]\n", encoding="utf-8")
+    assert parse("a lighthouse is built").facts == []
+    assert parse("two lighthouses are built", load_words(own)).facts[0].object == "building"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("objects:\n  tower:\n    write: [a/b]\n", "objects.tower"),
+        ("objects:\n  road:\n    write: lane\n", "objects.road.write"),
+        ("prepositions: [on]\n", "prepositions"),  # YAML reads a bare "on" as true
+        ("- a\n", "mapping"),
+        ("a: [\n", "not valid YAML"),
+    ],
+)
+def test_faulty_own_words(tmp_path: Path, text: str, expected: str) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=expected) as error:
+        load_words(own)
+    assert "own.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_own_words(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        load_words(tmp_path / "none.yaml")
+
+
+def test_real_captions(shared_data: Path) -> None:
+    path = shared_data / "levir_cc_captions_train_val.json"
+    if not path.is_file():
+        pytest.skip("the captions of LEVIR-CC are not here")
+    images = json.loads(path.read_text(encoding="utf-8"))["images"]
+    changed = [s["raw"] for image in images if image["changeflag"] for s in image["sentences"]][::3]
+    same = {s["raw"] for image in images if not image["changeflag"] for s in image["sentences"]}
+    parsed = [parse(caption) for caption in changed]
+    assert sum(bool(p.facts) for p in parsed) / len(parsed) > 0.99
+    assert not any(p.changed is False for p in parsed)
+    assert all(parse(caption).changed is False for caption in same)
