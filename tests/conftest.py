@@ -28,7 +28,9 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     from rsiccllm.model.tiny import build_tiny_model
 
     torch.set_num_threads(2)
-    processor = build_tiny_processor(["a house is built in the top left corner", "what changed?"] * 4, 400, patch_size=14)
+    processor = build_tiny_processor(
+        ["a house is built in the top left corner", "what changed?"] * 4, 400, patch_size=14
+    )
     folders = {}
     for family in ("qwen2_5_vl", "qwen3_vl"):
         model = build_tiny_model(processor, family, width=64, layers=2, vision_width=32, vision_layers=2)

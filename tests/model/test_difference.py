@@ -54,4 +54,5 @@ def test_pairs_of_other_sizes_in_one_batch_are_each_treated_alone() -> None:
         torch.testing.assert_close(together.features[2 * pair + 1], alone.features[1])
         torch.testing.assert_close(together.maps[pair], alone.maps[0])
         assert together.features[2 * pair].equal(features[2 * pair])
-        assert together.maps[pair].shape == grids[2 * pair]
+        rows, cols = grids[2 * pair]
+        assert together.maps[pair].shape == (2 * rows, 2 * cols)

@@ -14,7 +14,7 @@ def noise(rng: np.random.Generator, height: int = 56, width: int = 56) -> Image.
 
 def sample(seed: int, answers: int, height: int = 56, width: int = 56, images: int = 2) -> Sample:
     rng = np.random.default_rng(seed)
-    words = "a house is built in the top left corner".split()
+    words = ["a", "house", "is", "built", "in", "the", "top", "left", "corner"]
     return Sample(
         id=f"sample_{seed}",
         images=[noise(rng, height, width) for _ in range(images)],

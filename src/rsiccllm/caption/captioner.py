@@ -41,7 +41,7 @@ class Captioner:
 
     @classmethod
     def load(cls, checkpoint: str | Path, device: str | None = None) -> Captioner:
-        """Load onto `device`: a CUDA device where there is one, else the CPU. Raises InputError without a checkpoint."""
+        """Load onto `device` (None: CUDA where there is one, else the CPU). Raises InputError without a checkpoint."""
         name = resolve_checkpoint(str(checkpoint))
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(load_model(name).to(place), load_processor(name))

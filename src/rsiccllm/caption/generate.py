@@ -51,7 +51,7 @@ def generate_answers(
     With two images a question, a model that has a change map also returns it.
     """
     prompts = [processor.encode_prompt(prompt, images) for images, prompt in questions]
-    batch = {name: value.to(model.device) for name, value in left_padded(processor, prompts).items()}
+    batch: dict[str, Any] = {name: value.to(model.device) for name, value in left_padded(processor, prompts).items()}
     pixels = batch.pop("pixel_values", None)
     maps: list[Tensor] | None = None
     if pixels is not None:

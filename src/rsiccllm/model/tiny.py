@@ -70,7 +70,7 @@ def build_tiny_model(
         )
     else:
         vision |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 256}
-        text |= {"head_dim": 64, "rope_parameters": {**text["rope_parameters"], "mrope_interleaved": True}}  # type: ignore[dict-item]
+        text |= {"head_dim": 64, "rope_parameters": {**text["rope_parameters"], "mrope_interleaved": True}}
         model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(text_config=text, vision_config=vision, **common))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id

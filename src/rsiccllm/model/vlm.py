@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,15 +31,20 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from rsiccllm.errors import InputError
 from rsiccllm.model.difference import VARIANTS, ChangeMap, ZeroLinear
 
+if TYPE_CHECKING:
+    _Mixin = Any  # what the mixins are mixed into is known to transformers alone
+else:
+    _Mixin = object
+
 
 @dataclass
 class PairOutput(CausalLMOutputWithPast):
-    """A causal LM's output. maps: [rows, cols] change logits a pair. With `predict_at`, logits is [predictions, vocab]."""
+    """A causal LM's output; logits are [predictions, vocab] with `predict_at`. maps: change logits, one a pair."""
 
     maps: list[Tensor] | None = None
 
 
-class _LinearPatches(nn.Module):
+class _LinearPatches(_Mixin):
     """Stands for the patch embedding's Conv3d, whose kernel covers its input exactly: the same product as a Linear.
 
     On CPU, Conv3d is several times slower than the equal matrix product.
@@ -50,7 +55,7 @@ class _LinearPatches(nn.Module):
         return nn.functional.linear(hidden_states.to(weight.dtype), weight.flatten(1), self.proj.bias)
 
 
-class _Body:
+class _Body(_Mixin):
     """The base model's body, whose image features carry the difference. Mixed in before a Qwen-VL body class.
 
     Everything that encodes images goes through `get_image_features`: forward, generate, and caches of features.
@@ -100,11 +105,11 @@ class PairQwen3VLBody(_Body, Qwen3VLModel):
     """Qwen3-VL without its head, reading pairs."""
 
 
-class _WithDifference:
+class _WithDifference(_Mixin):
     """A Qwen-VL class with the difference path. Mixed in before the transformers class it extends."""
 
-    _base: type
-    _body: type
+    _base: Any
+    _body: Any
 
     def __init__(self, config: Any) -> None:
         # The base class's own __init__, with our body in place of its body.
@@ -159,7 +164,10 @@ class _WithDifference:
 
 
 class PairQwen2_5_VLConfig(Qwen2_5_VLConfig):
-    """Qwen2.5-VL's configuration and `difference`: {"variant": ..., "width": ...}; `provenance`: who made the weights."""
+    """Qwen2.5-VL's configuration and two fields.
+
+    difference: {"variant": ..., "width": ...}. provenance: stage, base and data that made the weights.
+    """
 
     model_type = "rsiccllm_qwen2_5_vl"
     difference: dict | None = None
@@ -190,7 +198,7 @@ class PairQwen3VL(_WithDifference, Qwen3VLForConditionalGeneration):
     config: PairQwen3VLConfig
 
 
-_CLASSES = {
+_CLASSES: dict[str, tuple[Any, Any]] = {
     "qwen2_5_vl": (PairQwen2_5_VLConfig, PairQwen2_5_VL),
     "qwen3_vl": (PairQwen3VLConfig, PairQwen3VL),
     "rsiccllm_qwen2_5_vl": (PairQwen2_5_VLConfig, PairQwen2_5_VL),

@@ -13,8 +13,13 @@ from rsiccllm.rsicp.replace import replacements
 
 
 def build_rsicp(
-    data: Path, out: Path, negatives: int = 3, variant: Literal["paper", "ours"] = "ours", split: str = "train", seed: int = 0
-) -> dict[str, int]:  # fmt: skip
+    data: Path,
+    out: Path,
+    negatives: int = 3,
+    variant: Literal["paper", "ours"] = "ours",
+    split: str = "train",
+    seed: int = 0,
+) -> dict[str, int]:
     """Write `out/preferences.jsonl` with up to `negatives` replacement negatives for one reference of each pair.
 
     data: a folder that `rsici build` wrote. variant: "paper" swaps key words only; "ours" adds "no change" on changed

@@ -42,6 +42,8 @@ class DNPOTrainer(PackedTrainer):
     is the policy with its adapters off).
     """
 
+    recipe: DNPORecipe
+
     def __init__(self, *args: Any, reference: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.reference = reference

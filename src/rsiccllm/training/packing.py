@@ -22,7 +22,7 @@ from rsiccllm.model.processor import PairProcessor
 
 @dataclass
 class Sample:
-    """What one row is made of. answers: the first is the chosen one where there are preferences. mask: [height, width]."""
+    """What one row is made of. answers: with preferences, the first is the chosen one. mask: [height, width] bool."""
 
     id: str
     images: list[Image.Image]
@@ -34,7 +34,7 @@ class Sample:
 def prompt_positions(mm_token_type_ids: Tensor, image_grid_thw: Tensor, merge: int) -> Tensor:
     """M-RoPE positions of a prompt of text and still images, as Qwen2.5-VL and Qwen3-VL compute them.
 
-    mm_token_type_ids: [tokens], 1 at image tokens. image_grid_thw: [images, 3] in patches. merge: patches a token, a side.
+    mm_token_type_ids: [tokens], 1 at image tokens. image_grid_thw: [images, 3] in patches. merge: patches a token.
     Returns [3, tokens] (time, row, column). Text counts on all three; an image spans its rows and columns, and the text
     after it goes on from its longer side.
     """
