@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rsiccllm.model.difference import ChangeMap, map_loss, position_encoding, unpatch
+from rsiccllm.model.difference import ChangeMap, map_loss, place_code, unpatch
 from rsiccllm.model.processor import load_processor
 
 
@@ -22,10 +22,13 @@ def test_unpatch_undoes_the_processor(tiny_checkpoints: dict[str, Path]) -> None
     np.testing.assert_allclose(found.permute(1, 2, 0), expected, atol=1e-5)
 
 
-def test_a_place_has_one_encoding_at_any_grid() -> None:
-    coarse, fine = (position_encoding(side, side, 16, torch.device("cpu")) for side in (1, 3))
-    torch.testing.assert_close(coarse[0], fine[4])
-    assert len({tuple(row.tolist()) for row in fine.round(decimals=4)}) == 9
+def test_a_place_has_one_code_at_any_grid() -> None:
+    coarse, fine = (place_code(side, side, torch.device("cpu")) for side in (16, 48))
+    torch.testing.assert_close(coarse[:, 2, 5], fine[:, 7, 16], atol=0.02, rtol=0)
+    # The top left cell of an 8 x 8 grid lies on the first anchor, its neighbour one anchor's distance from it.
+    code = place_code(8, 8, torch.device("cpu"))
+    assert float(code[0, 0, 0] - code[0, 0, 1]) == pytest.approx(4 * (1 - np.exp(-0.5)))
+    torch.testing.assert_close(code.mean((1, 2)), torch.zeros(64), atol=1e-5, rtol=0)
 
 
 def test_map_loss_by_hand() -> None:

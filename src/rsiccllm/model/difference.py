@@ -8,7 +8,6 @@ changed and where in one place. Without the trained map, places stay at chance (
 
 from __future__ import annotations
 
-import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -29,19 +28,26 @@ class DifferenceOutput(NamedTuple):
     maps: list[Tensor]
 
 
-def position_encoding(rows: int, cols: int, dim: int, device: torch.device) -> Tensor:
-    """Sines and cosines of the token centres in [0, 1]^2, so that one place means the same at any grid.
+ANCHORS = 8
+"""Anchors of the place code, a side."""
 
-    Returns [rows * cols, dim], row first, float32. dim must be a multiple of 4.
+
+def place_code(rows: int, cols: int, device: torch.device) -> Tensor:
+    """How near each cell of a grid is to each of ANCHORS x ANCHORS points spread over the image, as bumps.
+
+    The mean over changed cells is a soft histogram of where the change is: one place has one code at any grid size, and
+    a linear map can read words such as "top left" from it (sines and cosines of the mean place need more).
+    Each bump's mean over the image is taken off, and they are scaled to a spread of about 1: a part that all places share
+    would be learnt first and drown the rest. Returns [ANCHORS^2, rows, cols] float32.
     """
-    frequency = math.pi * 2.0 ** torch.arange(dim // 4, device=device).clamp(max=6)
-    frequency = frequency * (1 + torch.arange(dim // 4, device=device) // 7)
-    y = (torch.arange(rows, device=device) + 0.5) / rows
-    x = (torch.arange(cols, device=device) + 0.5) / cols
-    wave_y = torch.cat([(y[:, None] * frequency).sin(), (y[:, None] * frequency).cos()], -1)  # [rows, dim / 2]
-    wave_x = torch.cat([(x[:, None] * frequency).sin(), (x[:, None] * frequency).cos()], -1)  # [cols, dim / 2]
-    grid = torch.cat([wave_y[:, None].expand(-1, cols, -1), wave_x[None].expand(rows, -1, -1)], -1)
-    return grid.reshape(rows * cols, dim)
+
+    def bumps(count: int) -> Tensor:
+        anchors = (torch.arange(ANCHORS, device=device) + 0.5) / ANCHORS
+        cells = (torch.arange(count, device=device) + 0.5) / count
+        return torch.exp(-((anchors[:, None] - cells) ** 2) * ANCHORS**2 / 2)  # [ANCHORS, count]
+
+    code = torch.einsum("ay,bx->abyx", bumps(rows), bumps(cols)).flatten(0, 1)
+    return 4 * (code - code.mean((1, 2), keepdim=True))
 
 
 class ZeroLinear(nn.Linear):
@@ -97,10 +103,10 @@ class ChangeMap(nn.Module):
         self.spread = nn.Conv2d(cells, cells, 3, padding=2, dilation=2)
         self.score = nn.Conv2d(cells, 1, 1)
         self.norm = nn.LayerNorm(tokens)
-        self.tokens = nn.Linear(2 * tokens, cells)
-        # What changed starts as loud as where (sines and cosines of size 1), else the place alone is learnt at first.
-        self.value = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU())
-        self.out = ZeroLinear(3 * width + 1, tokens)
+        self.tokens = nn.Linear(tokens, cells)
+        # What changed starts as loud as where, else the place alone is learnt at first.
+        self.what_norm = nn.LayerNorm(2 * cells, elementwise_affine=False)
+        self.out = ZeroLinear(width + ANCHORS**2, tokens)
 
     def forward(
         self, first: Tensor, second: Tensor, pixels_first: Tensor, pixels_second: Tensor, rows: int, cols: int
@@ -119,21 +125,21 @@ class ChangeMap(nn.Module):
         logits = self.score(both)  # [pairs, 1, height, width]
         chance = logits.float().sigmoid().to(both.dtype)
         height, width = logits.shape[-2:]
-        place = position_encoding(height, width, self.width, first.device).to(both.dtype)
-        place = place.T.reshape(1, self.width, height, width).expand(pairs, -1, -1, -1)
-        told = torch.cat([both, place, torch.ones_like(logits)], 1) * chance
-        # Over at least one token's cells: where nothing changed, nothing is added.
-        least = height * width / (rows * cols)
-        pooled = told.sum((2, 3)) / chance.sum((2, 3)).clamp(min=least)  # [pairs, cells + width + 1]
+        place = place_code(height, width, first.device).to(both.dtype).expand(pairs, -1, -1, -1)
+        what = both - both.mean((2, 3), keepdim=True)  # against the rest of the image: see `place_code`
+        told = torch.cat([what, place], 1) * chance  # [pairs, cells + anchors, height, width]
+        # The mean over what changed, whatever its size, as loud as the surest cell: nothing where nothing changed.
+        pooled = told.sum((2, 3)) / (chance.sum((2, 3)) + 1e-3)
         local = nn.functional.adaptive_avg_pool2d(told, (rows, cols)).flatten(2).transpose(1, 2)
-        added = self._tell(pooled[:, None], first.mean(1, keepdim=True), second.mean(1, keepdim=True))
-        return added + self._tell(local, first, second), logits[:, 0]
+        sure = nn.functional.adaptive_avg_pool2d(chance, (rows, cols)).flatten(2).transpose(1, 2)  # [pairs, tokens, 1]
+        moved = self.tokens(self.norm(second) - self.norm(first))
+        changed = (moved * sure).sum(1) / (sure.sum(1) + 1e-3)
+        added = self._tell(pooled[:, None], changed[:, None]) * chance.amax((2, 3))[:, None]
+        return added + self._tell(local, moved) * sure, logits[:, 0]
 
-    def _tell(self, told: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        what, place, much = told.split([self.width // 2, self.width, 1], -1)
-        tokens = self.tokens(torch.cat([self.norm(first), self.norm(second)], -1))
-        value = self.value(torch.cat([what, tokens], -1)) * much
-        return self.out(torch.cat([value, place, much], -1))
+    def _tell(self, told: Tensor, moved: Tensor) -> Tensor:
+        what, place = told.split([self.width // 2, ANCHORS**2], -1)
+        return self.out(torch.cat([self.what_norm(torch.cat([what, moved], -1)), place], -1))
 
     def enhance(self, features: list[Tensor], pixel_values: Tensor, grids: list[tuple[int, int]]) -> DifferenceOutput:
         """Walk over the pairs, those of one grid together.

@@ -20,7 +20,8 @@ class Recipe(BaseModel):
     out: where checkpoints, logs and the finished model go. split: which part of the data is trained on.
     batch_size: image pairs a step on one device; accumulate: steps whose gradients are added before an update.
     max_steps: updates; where None, `epochs` passes over the data. warmup_steps: updates of linear rise to the learning
-    rate, after which it falls to zero as a cosine. bf16: autocast to bfloat16.
+    rate, after which it falls to zero as a cosine. difference_learning_rate: of the difference path; None takes
+    learning_rate. bf16: autocast to bfloat16.
     min_pixels, max_pixels: the processor's limits on an image's area; None keeps the checkpoint's.
     max_tokens: longest row, prompt and all answers; a longer one is an error before training starts.
     save_steps: updates between checkpoints. lora_rank: rank of LoRA adapters on the language model's linear layers,
@@ -39,6 +40,7 @@ class Recipe(BaseModel):
     epochs: float = Field(1.0, gt=0)
     max_steps: int | None = Field(None, ge=1)
     learning_rate: float = Field(gt=0, lt=1)
+    difference_learning_rate: float | None = Field(None, gt=0, lt=1)
     warmup_steps: int = Field(20, ge=0)
     weight_decay: float = Field(0.01, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)

@@ -66,6 +66,26 @@ class PackedTrainer(Trainer):
             **kwargs,
         )
 
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """AdamW in two groups, the difference path at a learning rate of its own; norms and biases do not decay."""
+        if self.optimizer is None:
+            settings = self.recipe
+            groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+            for name, weight in self.model.named_parameters():
+                if weight.requires_grad:
+                    groups.setdefault((".difference." in name, weight.ndim > 1), []).append(weight)
+            self.optimizer = torch.optim.AdamW(
+                [
+                    {
+                        "params": weights,
+                        "lr": (settings.difference_learning_rate if ours else None) or settings.learning_rate,
+                        "weight_decay": settings.weight_decay if decays else 0.0,
+                    }
+                    for (ours, decays), weights in groups.items()
+                ]
+            )
+        return self.optimizer
+
     def note(self, **parts: torch.Tensor) -> None:
         """Remember parts of the loss until the next log line, where their means appear."""
         for name, value in parts.items():

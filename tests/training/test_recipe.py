@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rsiccllm.errors import InputError
+from rsiccllm.training.recipe import DNPORecipe, SFTRecipe, load_recipe
+
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_in_the_repository_is_valid(path: Path) -> None:
+    load_recipe(path, DNPORecipe if path.stem.endswith("dnpo") else SFTRecipe)
+    assert "rsiccllm train " in path.read_text(encoding="utf-8").split("model:")[0]
+
+
+def test_overrides_win_and_exponents_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("model: base\ndata: d\nout: o\nlearning_rate: 1e-4\n", encoding="utf-8")
+    recipe = load_recipe(path, SFTRecipe, ["learning_rate=2e-5", "max_steps=7", "bf16=true"])
+    assert (recipe.learning_rate, recipe.max_steps, recipe.bf16) == (2e-5, 7, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("learning_rte: 1e-4", "unknown field 'learning_rte', expected one of .*learning_rate"),
+        ("batch_size: 0", "field 'batch_size'.*greater than or equal to 1, got 0"),
+        ("batch_size: many", "field 'batch_size'.*got 'many'"),
+        ("variant: best", "field 'variant'.*'none'"),
+        ("learning_rate: -1", "field 'learning_rate'"),
+        ("min_pixels: 90000\nmax_pixels: 1000", "min_pixels=90000 is over max_pixels=1000"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_mistakes_name_the_file_and_the_field(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(f"model: base\ndata: d\nout: o\n{line}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=message) as error:
+        load_recipe(path, SFTRecipe, [] if "learning_rate" in line else ["learning_rate=1e-4"])
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_field_and_a_broken_override(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("model: base\n", encoding="utf-8")
+    with pytest.raises(InputError, match="field 'data'"):
+        load_recipe(path, SFTRecipe)
+    with pytest.raises(InputError, match="expected field=value"):
+        load_recipe(path, SFTRecipe, ["learning_rate"])
+    with pytest.raises(InputError, match="no such file"):
+        load_recipe(tmp_path / "none.yaml", SFTRecipe)
