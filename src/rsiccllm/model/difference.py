@@ -37,8 +37,8 @@ def place_code(rows: int, cols: int, device: torch.device) -> Tensor:
 
     The mean over changed cells is a soft histogram of where the change is: one place has one code at any grid size, and
     a linear map can read words such as "top left" from it (sines and cosines of the mean place need more).
-    Each bump's mean over the image is taken off, and they are scaled to a spread of about 1: a part that all places share
-    would be learnt first and drown the rest. Returns [ANCHORS^2, rows, cols] float32.
+    Each bump's mean over the image is taken off, and they are scaled to a spread of about 1: a part that all places
+    share would be learnt first and drown the rest. Returns [ANCHORS^2, rows, cols] float32.
     """
 
     def bumps(count: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import set_seed
 
 from rsiccllm.model.checkpoint import resolve_checkpoint
 from rsiccllm.model.processor import load_processor
@@ -95,6 +96,7 @@ def train_dnpo(recipe: DNPORecipe) -> Path:
     if claim_output(recipe):
         return recipe.out / "model"
     records = load_records(recipe.data, PREFERENCES, Preference, recipe.split)
+    set_seed(recipe.seed)  # fresh difference weights and adapters are drawn from it
     checkpoint = resolve_checkpoint(recipe.model)
     processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch.nn.functional import cross_entropy
+from transformers import set_seed
 
 from rsiccllm.model.checkpoint import resolve_checkpoint
 from rsiccllm.model.difference import map_loss
@@ -59,6 +60,7 @@ def train_sft(recipe: SFTRecipe) -> Path:
     if claim_output(recipe):
         return recipe.out / "model"
     records = load_records(recipe.data, INSTRUCTIONS, Instruction, recipe.split)
+    set_seed(recipe.seed)  # fresh difference weights and adapters are drawn from it
     checkpoint = resolve_checkpoint(recipe.model)
     processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
 

@@ -16,6 +16,7 @@ from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write, read_json, sha256, write_json
 from rsiccllm.model.checkpoint import save_model
 from rsiccllm.model.processor import PairProcessor
+from rsiccllm.model.vlm import load_model
 from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import Recipe
 
@@ -85,6 +86,14 @@ class PackedTrainer(Trainer):
                 ]
             )
         return self.optimizer
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # The Trainer loads by the names in the file, which for Qwen2.5-VL are the published ones and not the class's:
+        # nothing would fit, and nothing would be said. `from_pretrained` renames; adapters have one name only.
+        if self.recipe.lora_rank:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self.model.load_state_dict(load_model(resume_from_checkpoint).state_dict())
 
     def note(self, **parts: torch.Tensor) -> None:
         """Remember parts of the loss until the next log line, where their means appear."""

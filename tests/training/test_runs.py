@@ -1,0 +1,131 @@
+"""Whole training runs at the smallest size: they write what they say, resume after a kill, and refuse what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rsiccllm.errors import InputError
+from rsiccllm.model.vlm import load_model
+from rsiccllm.rsici.build import build_rsici
+from rsiccllm.rsicp.build import build_rsicp
+from rsiccllm.training.dnpo import train_dnpo
+from rsiccllm.training.recipe import DNPORecipe, SFTRecipe
+from rsiccllm.training.sft import train_sft
+from rsiccllm.training.trainer import newest_checkpoint
+
+COMMON = {"batch_size": 4, "learning_rate": 1e-3, "log_steps": 1, "save_steps": 2, "warmup_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("data")
+    build_rsici(["scenes:40,seed=7,size=64,easy=1"], folder / "rsici")
+    build_rsicp(folder / "rsici", folder / "rsicp")
+    return folder / "rsici", folder / "rsicp"
+
+
+def losses(out: Path) -> list[float]:
+    lines = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [entry["loss"] for entry in map(json.loads, lines) if "loss" in entry]
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_sft_then_dnpo(tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path, family: str) -> None:
+    sft = SFTRecipe(model=str(tiny_checkpoints[family]), data=data[0], out=tmp_path / "sft", max_steps=6, **COMMON)
+    folder = train_sft(sft)
+    found = losses(sft.out)
+    assert len(found) == 6
+    assert found[-1] < found[0]
+    model = load_model(folder)
+    assert model.config.difference["variant"] == "change_map"
+    assert model.config.provenance["stage"] == "sft"
+    assert model.model.difference.out.weight.any()
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    train_sft(sft)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
+
+    dnpo = DNPORecipe(model=str(sft.out), data=data[1], out=tmp_path / "dnpo", max_steps=4, **COMMON)
+    train_dnpo(dnpo)
+    first = json.loads((dnpo.out / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    # Before the first update the policy is the reference: DPO is log 2, the divergence and both rewards are 0.
+    assert first["dpo_loss"] == pytest.approx(0.693147, abs=1e-5)
+    assert first["reverse_kl"] == pytest.approx(0, abs=1e-6)
+    assert list((dnpo.out / "tensorboard").rglob("events.*"))
+
+
+def test_lora_trains_adapters_and_merges_them(
+    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base = str(tiny_checkpoints["qwen2_5_vl"])
+    sft = SFTRecipe(model=base, data=data[0], out=tmp_path / "sft", max_steps=3, lora_rank=4, **COMMON)
+    merged, start = load_model(train_sft(sft)), load_model(base)
+    name = "model.language_model.layers.0.self_attn.q_proj.weight"
+    assert not merged.state_dict()[name].equal(start.state_dict()[name])
+    embeddings = "model.language_model.embed_tokens.weight"
+    assert merged.state_dict()[embeddings].equal(start.state_dict()[embeddings])
+    assert merged.model.difference.out.weight.any()
+    dnpo = DNPORecipe(model=str(sft.out), data=data[1], out=tmp_path / "dnpo", max_steps=2, lora_rank=4, **COMMON)
+    train_dnpo(dnpo)
+    first = json.loads((dnpo.out / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first["dpo_loss"] == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_a_killed_run_ends_as_an_undisturbed_one(
+    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "log_steps: 1\nsave_steps: 2\nmax_steps: 12\nbatch_size: 4\nlearning_rate: 1e-3\n", encoding="utf-8"
+    )
+
+    def command(out: str) -> list[str]:
+        fields = [f"model={tiny_checkpoints['qwen2_5_vl']}", f"data={data[0]}", f"out={tmp_path / out}"]
+        return [sys.executable, "-m", "rsiccllm.cli", "train", "sft", str(recipe), *fields]
+
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
+    subprocess.run(command("whole"), check=True, **quiet)  # type: ignore[call-overload]
+    process = subprocess.Popen(command("cut"), **quiet)  # type: ignore[call-overload]
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and newest_checkpoint(tmp_path / "cut") is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cut" / "model").exists(), "killed too late to show anything"
+    # What a kill leaves half-written is passed over, however new it looks.
+    torn = tmp_path / "cut" / "checkpoints" / "checkpoint-11"
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"torn")
+    subprocess.run(command("cut"), check=True, **quiet)  # type: ignore[call-overload]
+    assert losses(tmp_path / "cut") == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
+    whole, cut = (load_model(tmp_path / name / "model").state_dict() for name in ("whole", "cut"))
+    assert all((whole[name] - cut[name]).abs().max() < 1e-6 for name in whole)
+
+
+def test_what_is_refused(tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path) -> None:
+    base = str(tiny_checkpoints["qwen2_5_vl"])
+
+    def recipe(**fields: object) -> SFTRecipe:
+        return SFTRecipe.model_validate(
+            {"model": base, "data": data[0], "out": tmp_path / "out", "max_steps": 1, **COMMON, **fields}
+        )
+
+    with pytest.raises(InputError, match="no such folder"):
+        train_sft(recipe(data=tmp_path / "none", out=tmp_path / "a"))
+    with pytest.raises(InputError, match=r"no record of split 'tset' .*there: .*test"):
+        train_sft(recipe(split="tset", out=tmp_path / "b"))
+    with pytest.raises(InputError, match="over max_tokens=40"):
+        train_sft(recipe(max_tokens=40, out=tmp_path / "c"))
+    with pytest.raises(InputError, match=r"no model could be loaded|no processor could be loaded"):
+        train_sft(recipe(model=str(tmp_path / "nothing"), out=tmp_path / "d"))
+    train_sft(recipe())
+    with pytest.raises(InputError, match=r"holds a run with learning_rate=0.001, this one has 0.01"):
+        train_sft(recipe(learning_rate=1e-2))
