@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
-
-# A spinning OpenMP makes a training step many times slower wherever another process is busy.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import typer
 from rich.console import Console

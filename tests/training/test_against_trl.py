@@ -112,7 +112,7 @@ def test_sft_loss_and_gradients_equal_trl(parts: dict[str, Any], tmp_path: Path)
     gradients = {name: weight.grad.clone() for name, weight in policy.named_parameters() if weight.grad is not None}
     policy.zero_grad()
 
-    recipe = SFTRecipe(model="", data=tmp_path, out=tmp_path / "ours", learning_rate=1e-4, map_weight=0)
+    recipe = SFTRecipe(model="", data=tmp_path, out=tmp_path / "ours", learning_rate=1e-4, map_weight=0, fact_weight=0)
     packed = PackingCollator(parts["processor"])(samples)
     assert labels[labels != -100].equal(packed["labels"])
     loss = SFTTrainer(recipe, policy, parts["processor"], samples).compute_loss(policy, packed)

@@ -60,7 +60,7 @@ def test_packed_equals_separate_sequences(tiny_checkpoints: dict[str, Path], fam
         torch.nn.init.normal_(model.model.difference.out.weight, std=0.05)
     samples = [sample(0, 3), sample(1, 1, 84, 56), sample(2, 5)]
     batch = PackingCollator(processor)(samples)
-    batch.pop("map_targets")
+    [batch.pop(name) for name in ("map_targets", "fact_targets")]
     labels, answer_of, row_of = (batch.pop(name) for name in ("labels", "answer_of", "row_of"))
     assert row_of.tolist() == [0, 0, 0, 1, 2, 2, 2, 2, 2]
     packed = answer_log_probs(model(**batch).logits, labels, answer_of, len(row_of))

@@ -59,7 +59,7 @@ def train_base(random: Path, data: Path, out: Path, steps: int) -> Path:
     """Teach the random model to caption single scenes. Returns the base checkpoint."""
     recipe = SFTRecipe(
         model=str(random), data=data, out=out, variant="none", max_steps=steps, batch_size=32, learning_rate=1e-3,
-        bf16=True, save_steps=50, map_weight=0,
+        bf16=True, save_steps=50, fact_weight=0,
     )  # fmt: skip
     if claim_output(recipe):
         return out / "model"

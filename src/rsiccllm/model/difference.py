@@ -8,10 +8,13 @@ changed and where in one place. Without the trained map, places stay at chance (
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+
+from rsiccllm.facts import Direction, Object
 
 Variant = Literal["none", "change_map"]
 VARIANTS: tuple[str, ...] = ("none", "change_map")
@@ -21,11 +24,21 @@ MAP_STRIDE = 4
 """Pixels of the processed image a cell of the change map, a side. A token of 28 pixels holds 7 x 7 cells."""
 
 
+FACTS: tuple[tuple[str, str], ...] = tuple(
+    (thing, direction) for thing in get_args(Object) for direction in get_args(Direction)
+)
+"""What can have happened, as the fact head names it: (object, direction)."""
+
+
 class DifferenceOutput(NamedTuple):
-    """features: one [tokens, dim] an image, the second of each pair changed. maps: one logit grid a pair."""
+    """features: one [tokens, dim] an image, the second of each pair changed. maps: one logit grid a pair.
+
+    facts: [pairs, 1 + FACTS] logits, the first for "nothing changed".
+    """
 
     features: list[Tensor]
     maps: list[Tensor]
+    facts: Tensor
 
 
 ANCHORS = 8
@@ -106,15 +119,16 @@ class ChangeMap(nn.Module):
         self.tokens = nn.Linear(tokens, cells)
         # What changed starts as loud as where, else the place alone is learnt at first.
         self.what_norm = nn.LayerNorm(2 * cells, elementwise_affine=False)
-        self.out = ZeroLinear(width + ANCHORS**2, tokens)
+        self.fact = nn.Linear(width, 1 + len(FACTS))
+        self.out = ZeroLinear(width + ANCHORS**2 + 1 + len(FACTS), tokens)
 
     def forward(
         self, first: Tensor, second: Tensor, pixels_first: Tensor, pixels_second: Tensor, rows: int, cols: int
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """first, second: [pairs, tokens, dim]. pixels_*: [pairs, patches, numbers], normalised as the processor does.
 
-        Returns what is added to the second image's tokens [pairs, tokens, dim], and the map's logits
-        [pairs, height / MAP_STRIDE, width / MAP_STRIDE].
+        Returns what is added to the second image's tokens [pairs, tokens, dim], the map's logits
+        [pairs, height / MAP_STRIDE, width / MAP_STRIDE], and the facts' [pairs, 1 + FACTS].
         """
         pairs = len(first)
         pixels = unpatch(torch.cat([pixels_first, pixels_second]), rows, cols, self.merge, self.patch)
@@ -134,12 +148,18 @@ class ChangeMap(nn.Module):
         sure = nn.functional.adaptive_avg_pool2d(chance, (rows, cols)).flatten(2).transpose(1, 2)  # [pairs, tokens, 1]
         moved = self.tokens(self.norm(second) - self.norm(first))
         changed = (moved * sure).sum(1) / (sure.sum(1) + 1e-3)
-        added = self._tell(pooled[:, None], changed[:, None]) * chance.amax((2, 3))[:, None]
-        return added + self._tell(local, moved) * sure, logits[:, 0]
+        added, facts = self._tell(pooled[:, None], changed[:, None])
+        nearby, _ = self._tell(local, moved)
+        return added * chance.amax((2, 3))[:, None] + nearby * sure, logits[:, 0], facts[:, 0]
 
-    def _tell(self, told: Tensor, moved: Tensor) -> Tensor:
+    def _tell(self, told: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
+        """What is said of changed ground: [pairs, places, tokens] to add and [pairs, places, 1 + FACTS] logits."""
         what, place = told.split([self.width // 2, ANCHORS**2], -1)
-        return self.out(torch.cat([self.what_norm(torch.cat([what, moved], -1)), place], -1))
+        what = self.what_norm(torch.cat([what, moved], -1))
+        facts = self.fact(what)
+        # As clear a code as the place's: the language model reads one number a fact. 4 gives them the place's loudness.
+        named = 4 * facts.float().softmax(-1).to(what.dtype)
+        return self.out(torch.cat([what, place, named], -1)), facts
 
     def enhance(self, features: list[Tensor], pixel_values: Tensor, grids: list[tuple[int, int]]) -> DifferenceOutput:
         """Walk over the pairs, those of one grid together.
@@ -158,17 +178,19 @@ class ChangeMap(nn.Module):
         )
         enhanced = list(features)
         maps: list[Tensor] = [features[0]] * (len(features) // 2)
+        told: list[Tensor] = list(maps)
         for rows, cols in sorted(set(grids)):
             chosen = [i for i in range(0, len(grids), 2) if grids[i] == (rows, cols)]
             first, second, pixels_first, pixels_second = (
                 torch.stack([source[i + step] for i in chosen])
                 for source, step in ((features, 0), (features, 1), (pixels, 0), (pixels, 1))
             )
-            added, logits = self(first, second, pixels_first, pixels_second, rows, cols)
+            added, logits, facts = self(first, second, pixels_first, pixels_second, rows, cols)
             for at, image in enumerate(chosen):
                 enhanced[image + 1] = features[image + 1] + added[at]
                 maps[image // 2] = logits[at]
-        return DifferenceOutput(enhanced, maps)
+                told[image // 2] = facts[at]
+        return DifferenceOutput(enhanced, maps, torch.stack(told))
 
 
 def map_loss(maps: list[Tensor], targets: list[Tensor | None]) -> Tensor:
@@ -185,3 +207,22 @@ def map_loss(maps: list[Tensor], targets: list[Tensor | None]) -> Tensor:
     if not losses:
         return torch.stack([logits.float().sum() * 0 for logits in maps]).sum()
     return torch.stack(losses).mean()
+
+
+def fact_target(facts: Iterable[tuple[str, str]]) -> Tensor:
+    """A distribution over "nothing" and FACTS: all on "nothing" without facts, else even over those stated."""
+    target = torch.zeros(1 + len(FACTS))
+    for fact in set(facts):
+        target[1 + FACTS.index(fact)] = 1
+    if not target.any():
+        target[0] = 1
+    return target / target.sum()
+
+
+def fact_loss(facts: Tensor, targets: list[Tensor | None]) -> Tensor:
+    """Cross-entropy of [pairs, 1 + FACTS] logits against `fact_target`s, mean over the pairs that have one."""
+    known = [row for row, target in enumerate(targets) if target is not None]
+    if not known:
+        return facts.sum() * 0
+    wanted = torch.stack([target for target in targets if target is not None]).to(facts.device)
+    return nn.functional.cross_entropy(facts[known].float(), wanted)

@@ -39,9 +39,10 @@ else:
 
 @dataclass
 class PairOutput(CausalLMOutputWithPast):
-    """A causal LM's output; logits are [predictions, vocab] with `predict_at`. maps: change logits, one a pair."""
+    """A causal LM's output; logits are [predictions, vocab] with `predict_at`. maps, facts: as in DifferenceOutput."""
 
     maps: list[Tensor] | None = None
+    facts: Tensor | None = None
 
 
 class _LinearPatches(_Mixin):
@@ -85,15 +86,15 @@ class _Body(_Mixin):
             super()._init_weights(module)
 
     def get_image_features(self, pixel_values: Tensor, image_grid_thw: Tensor, **kwargs: Any) -> Any:
-        """As the base class gives them, with the difference added; `maps` holds one [rows, cols] logit grid a pair."""
+        """As the base class gives them, with the difference added; and `maps` and `facts` as in DifferenceOutput."""
         encoded = super().get_image_features(pixel_values, image_grid_thw, **{**kwargs, "return_dict": True})
-        encoded.maps = None
+        encoded.maps = encoded.facts = None
         if self.difference is not None:
             merge = self.config.vision_config.spatial_merge_size
             grids = [(int(rows) // merge, int(cols) // merge) for _, rows, cols in image_grid_thw.tolist()]
             enhanced = self.difference.enhance(list(encoded.pooler_output), pixel_values, grids)
             encoded.pooler_output = tuple(enhanced.features)
-            encoded.maps = enhanced.maps
+            encoded.maps, encoded.facts = enhanced.maps, enhanced.facts
         return encoded
 
 
@@ -140,10 +141,11 @@ class _WithDifference(_Mixin):
         predict_at: [predictions] positions in the flattened [batch * length] sequence whose next-token logits are
         wanted; the head then runs on these alone. Without it, logits are the base class's.
         """
-        maps: list[Tensor] = []
+        maps: list[Tensor] | None = None
+        facts: Tensor | None = None
         if pixel_values is not None and mm_encoder_outputs is None:
             mm_encoder_outputs = {"image": self.model.get_image_features(pixel_values, image_grid_thw)}
-            maps = mm_encoder_outputs["image"].maps or []
+            maps, facts = mm_encoder_outputs["image"].maps, mm_encoder_outputs["image"].facts
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -158,9 +160,9 @@ class _WithDifference(_Mixin):
         }
         if predict_at is None:
             output = super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep)
-            return PairOutput(**output, maps=maps or None)
+            return PairOutput(**output, maps=maps, facts=facts)
         hidden = self.model(**inputs)[0]
-        return PairOutput(logits=self.lm_head(hidden.flatten(0, 1)[predict_at]), maps=maps or None)
+        return PairOutput(logits=self.lm_head(hidden.flatten(0, 1)[predict_at]), maps=maps, facts=facts)
 
 
 class PairQwen2_5_VLConfig(Qwen2_5_VLConfig):

@@ -9,6 +9,7 @@ from typing import TypeVar
 from torch.utils.data import Dataset
 
 from rsiccllm.errors import InputError
+from rsiccllm.facts import parse
 from rsiccllm.files import inside, read_jsonl
 from rsiccllm.pairs import open_pair, probe_image
 from rsiccllm.records import Instruction, Preference
@@ -33,7 +34,18 @@ class PairDataset(Dataset):
         record = self.records[index]
         mask = inside(self.root, record.mask) if record.mask else None
         pair = open_pair(inside(self.root, record.before), inside(self.root, record.after), mask)
-        return Sample(record.id, [pair.before, pair.after], record.prompt, self.answers(record), pair.mask)
+        answers = self.answers(record)
+        return Sample(record.id, [pair.before, pair.after], record.prompt, answers, pair.mask, stated_facts(record))
+
+
+def stated_facts(record: Instruction | Preference) -> list[tuple[str, str]] | None:
+    """The (object, direction) of every change: as recorded, else as its right answers say; None where they say none."""
+    if isinstance(record, Instruction) and record.facts is not None:
+        return [(fact.object, fact.direction) for fact in record.facts]
+    texts = record.answers if isinstance(record, Instruction) else record.references
+    parsed = [parse(text) for text in texts]
+    facts: list[tuple[str, str]] = [(fact.object, fact.direction) for item in parsed for fact in item.facts]
+    return facts if facts or any(item.changed is False for item in parsed) else None
 
 
 def load_records(root: Path, filename: str, record: type[Record], split: str) -> list[Record]:

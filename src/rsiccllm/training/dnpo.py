@@ -66,7 +66,8 @@ class DNPOTrainer(PackedTrainer):
     ) -> Any:
         """Mean DPO loss over comparisons, plus `kl_weight` times the mean reverse KL over answer tokens."""
         inputs = dict(inputs)
-        inputs.pop("map_targets")
+        for name in ("map_targets", "fact_targets"):
+            inputs.pop(name)
         labels, answer_of, row_of = (inputs.pop(name) for name in ("labels", "answer_of", "row_of"))
         output = model(**inputs)
         reference = self._reference_logits(model, inputs)

@@ -16,19 +16,23 @@ from PIL import Image
 from torch import Tensor
 
 from rsiccllm.errors import InputError
-from rsiccllm.model.difference import MAP_STRIDE
+from rsiccllm.model.difference import MAP_STRIDE, fact_target
 from rsiccllm.model.processor import PairProcessor
 
 
 @dataclass
 class Sample:
-    """What one row is made of. answers: with preferences, the first is the chosen one. mask: [height, width] bool."""
+    """What one row is made of. answers: with preferences, the first is the chosen one. mask: [height, width] bool.
+
+    facts: the (object, direction) of every change, [] for none, or None where that is not known.
+    """
 
     id: str
     images: list[Image.Image]
     prompt: str
     answers: list[str]
     mask: np.ndarray | None = None
+    facts: list[tuple[str, str]] | None = None
 
 
 def prompt_positions(mm_token_type_ids: Tensor, image_grid_thw: Tensor, merge: int) -> Tensor:
@@ -82,8 +86,8 @@ class PackingCollator:
     The batch holds, with B rows of length L, N answer tokens and A answers in all:
     input_ids [B, L], position_ids [3, B, L], attention_mask [B, 1, L, L] bool, mm_token_type_ids [B, L], pixel_values,
     image_grid_thw [images, 3]; predict_at [N] (flattened position whose logits predict each answer token), labels [N]
-    (those tokens), answer_of [N] (answer index of each), row_of [A] (row of each answer), map_targets (one [rows, cols]
-    or None a row).
+    (those tokens), answer_of [N] (answer index of each), row_of [A] (row of each answer), map_targets and fact_targets
+    (one tensor or None a row).
 
     max_tokens: the longest row allowed, prompt and answers. A longer one raises InputError; nothing is cut.
     """
@@ -137,6 +141,7 @@ class PackingCollator:
             "answer_of": torch.tensor(answer_of),
             "row_of": torch.tensor(row_of),
             "map_targets": [row["target"] for row in rows],
+            "fact_targets": [None if item.facts is None else fact_target(item.facts) for item in samples],
         }
 
     def _row(self, sample: Sample) -> dict[str, Any]:

@@ -49,7 +49,6 @@ class Recipe(BaseModel):
     min_pixels: int | None = Field(None, ge=28 * 28)
     max_pixels: int | None = Field(None, ge=28 * 28)
     max_tokens: int = Field(4096, ge=16)
-    map_weight: float = Field(0.3, ge=0)
     save_steps: int = Field(100, ge=1)
     log_steps: int = Field(10, ge=1)
     lora_rank: int | None = Field(None, ge=1)
@@ -65,11 +64,15 @@ class Recipe(BaseModel):
 
 
 class SFTRecipe(Recipe):
-    """Supervised fine-tuning. variant: the difference path (docs/choices.md); map_weight: weight of the map's loss."""
+    """Supervised fine-tuning. variant: the difference path (docs/choices.md); map_weight, fact_weight: weights of
+    the losses that teach it where (from masks) and what (from facts) changed, beside the answers' own.
+    """
 
     stage: Literal["sft"] = "sft"
     variant: Literal["none", "change_map"] = "change_map"
     max_answers: int = Field(5, ge=1)
+    map_weight: float = Field(1.0, ge=0)
+    fact_weight: float = Field(0.3, ge=0)
 
 
 class DNPORecipe(Recipe):

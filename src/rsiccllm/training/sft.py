@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from transformers import set_seed
 
 from rsiccllm.model.checkpoint import resolve_checkpoint
-from rsiccllm.model.difference import map_loss
+from rsiccllm.model.difference import fact_loss, map_loss
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import INSTRUCTIONS, Instruction, Preference
@@ -24,7 +24,9 @@ from rsiccllm.training.trainer import (
 
 
 class SFTTrainer(PackedTrainer):
-    """Mean cross-entropy over all answer tokens of the global batch, plus `map_weight` times the map's loss."""
+    """Mean cross-entropy over all answer tokens of the global batch, plus the weighted losses of map and facts."""
+
+    recipe: SFTRecipe
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -37,7 +39,7 @@ class SFTTrainer(PackedTrainer):
     ) -> Any:
         """The loss of one packed batch, so scaled that accumulated steps and processes add up to the global mean."""
         inputs = dict(inputs)
-        labels, targets = inputs.pop("labels"), inputs.pop("map_targets")
+        labels, masks, facts = (inputs.pop(name) for name in ("labels", "map_targets", "fact_targets"))
         for name in ("answer_of", "row_of"):
             inputs.pop(name)
         output = model(**inputs)
@@ -47,11 +49,11 @@ class SFTTrainer(PackedTrainer):
         if num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
         self.note(answer_loss=total / labels.numel())
-        if output.maps and self.recipe.map_weight:
-            seen = map_loss(output.maps, targets)
-            self.note(map_loss=seen)
+        if output.maps is not None:
+            seen, told = map_loss(output.maps, masks), fact_loss(output.facts, facts)
+            self.note(map_loss=seen, fact_loss=told)
             share = 1.0 if num_items_in_batch is None else 1.0 / self.args.gradient_accumulation_steps
-            loss = loss + self.recipe.map_weight * seen * share
+            loss = loss + share * (self.recipe.map_weight * seen + self.recipe.fact_weight * told)
         return (loss, output) if return_outputs else loss
 
 

@@ -57,6 +57,7 @@ class PackedTrainer(Trainer):
     def __init__(self, recipe: Recipe, model: Any, processor: PairProcessor, dataset: Dataset, **kwargs: Any) -> None:
         self.recipe = recipe
         self.parts: dict[str, list[float]] = {}
+        self.optimizer: torch.optim.Optimizer | None = None
         super().__init__(
             model=model,
             args=training_arguments(recipe),

@@ -1,0 +1,91 @@
+"""The command as a user meets it: one line and a status for every mistake, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rsiccllm.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+LEVELS = ["", "data", "rsici", "rsicp", "train", "train sft", "train dnpo", "bench", "caption", "demo"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_help_at_every_level(level: str) -> None:
+    done = run(*level.split(), "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+def test_mistakes_are_one_line_and_status_2(tmp_path: Path) -> None:
+    grey = tmp_path / "grey.png"
+    Image.fromarray(np.zeros((64, 64), dtype=np.uint8)).save(grey)
+    other = tmp_path / "other.png"
+    Image.fromarray(np.zeros((64, 80, 3), dtype=np.uint8)).save(other)
+    thin = tmp_path / "thin.png"
+    Image.fromarray(np.zeros((64, 1), dtype=np.uint8)).save(thin)
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(grey.read_bytes()[:60])
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("learning_rte: 1e-4\n", encoding="utf-8")
+    cases = {
+        ("caption", str(tmp_path / "no.png"), str(grey)): "no such file",
+        ("caption", str(tmp_path), str(grey)): "directory",
+        ("caption", str(grey), str(other)): "--resize",
+        ("caption", str(thin), str(thin)): "at least 28 pixels",
+        ("caption", str(cut), str(cut)): "cut.png",
+        ("caption", str(recipe), str(recipe)): "r.yaml",
+        ("caption", str(grey), str(grey)): "make demo",
+        ("train", "sft", str(recipe)): "unknown field 'learning_rte'",
+        ("train", "dnpo", str(tmp_path / "no.yaml")): "no such file",
+        ("data", "check", "levir:x"): "unknown kind 'levir'",
+        ("data", "check", f"levir-cc:{tmp_path / 'x'}"): "LevirCCcaptions.json",
+        ("rsicp", "build", "--data", str(tmp_path), "--out", str(tmp_path / "o")): "instructions.jsonl",
+        ("bench", "score", "--predictions", str(recipe), "--references", "scenes:20,size=64"): "r.yaml:1",
+    }
+    for arguments, message in cases.items():
+        done = run(*arguments, cwd=tmp_path)
+        assert done.returncode == 2, (arguments, done)
+        assert done.stdout == "", arguments
+        lines = done.stderr.strip().splitlines()
+        assert len(lines) == 1, (arguments, done.stderr)
+        assert message in lines[0], (arguments, lines)
+
+
+def test_score_prints_json(tmp_path: Path) -> None:
+    from rsiccllm.sources import open_source
+
+    spec = "scenes:40,seed=2,size=64,easy=1"
+    pairs = open_source(spec).select("test")
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps({"id": p.id, "caption": p.captions[0]}) + "\n" for p in pairs), encoding="utf-8")
+    done = run("bench", "score", "--predictions", str(path), "--references", spec, "--split", "test", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert rows[0]["scores"]["overall"]["bleu_1"] == pytest.approx(100)
+    assert len(rows) == 4
+
+
+def test_check_exits_1_on_faults_and_show_writes_a_page(tmp_path: Path) -> None:
+    assert run("data", "check", "scenes:20,size=64").returncode == 0
+    done = run("data", "show", "scenes:20,size=64", "--n", "2", "--out", str(tmp_path / "page.html"))
+    assert done.returncode == 0
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").count("<section") == 2
+    for folder in ("A", "B"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        Image.fromarray(np.zeros((64, 64, 3), dtype=np.uint8)).save(tmp_path / "set" / folder / "a.png")
+    broken = tmp_path / "set" / "B" / "a.png"
+    broken.write_bytes(broken.read_bytes()[:-40])
+    done = run("data", "check", f"folder:{tmp_path / 'set'}")
+    assert done.returncode == 1
+    assert "a.png" in done.stdout
