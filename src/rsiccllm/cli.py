@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -211,7 +213,8 @@ def _quiet() -> None:
 
 
 def main() -> None:
-    """Run the command. A user's mistake is one line and status 2; Ctrl-C is status 130."""
+    """Run the command. A user's mistake is one line and status 2; Ctrl-C is status 130; a fault of ours is status 70."""
+    warnings.filterwarnings("ignore", module="PIL")  # of a broken image: the refusal says it in one line
     try:
         app(standalone_mode=True)
     except InputError as error:
@@ -220,6 +223,11 @@ def main() -> None:
         _fail("stopped; call again to go on", 130)
     except OSError as error:
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
+    except Exception as error:
+        if os.environ.get("RSICCLLM_TRACEBACK"):
+            raise
+        message = str(error).splitlines()[0] if str(error) else ""
+        _fail(f"unexpected {type(error).__name__}: {message} (RSICCLLM_TRACEBACK=1 shows where)", 70)
 
 
 def _fail(message: str, status: int) -> None:

@@ -31,7 +31,7 @@ class Size(NamedTuple):
     dnpo: int
 
 
-FULL = Size(scenes=2400, base=60, sft=300, dnpo=60)
+FULL = Size(scenes=2400, base=60, sft=480, dnpo=60)
 QUICK = Size(scenes=60, base=2, sft=4, dnpo=2)
 STAGES = ("base", "sft", "dnpo")
 
@@ -58,13 +58,29 @@ def run_demo(out: Path, quick: bool = False) -> Path:
             new_model(data, random)
 
     sft = SFTRecipe(
-        model=str(out / "base"), data=data, out=out / "sft", max_steps=size.sft, batch_size=16, learning_rate=1e-3,
-        bf16=True, save_steps=50,
-    )  # fmt: skip
+        model=str(out / "base"),
+        data=data,
+        out=out / "sft",
+        max_steps=size.sft,
+        batch_size=8,
+        learning_rate=7e-4,
+        difference_learning_rate=1e-3,
+        fact_weight=1.0,
+        train_vision=False,
+        bf16=True,
+        save_steps=50,
+    )
     dnpo = DNPORecipe(
-        model=str(out / "sft"), data=pairs, out=out / "dnpo", max_steps=size.dnpo, batch_size=16, learning_rate=1e-4,
-        bf16=True, save_steps=50,
-    )  # fmt: skip
+        model=str(out / "sft"),
+        data=pairs,
+        out=out / "dnpo",
+        max_steps=size.dnpo,
+        batch_size=8,
+        learning_rate=5e-5,
+        train_vision=False,
+        bf16=True,
+        save_steps=50,
+    )
     spec = f"rsici:{data}"
     step(1, "render the scenes and build RSICI", begin)
     step(2, "base model: caption single scenes", lambda: train_base(random, data, out / "base", size.base))

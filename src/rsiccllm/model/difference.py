@@ -157,8 +157,8 @@ class ChangeMap(nn.Module):
         what, place = told.split([self.width // 2, ANCHORS**2], -1)
         what = self.what_norm(torch.cat([what, moved], -1))
         facts = self.fact(what)
-        # As clear a code as the place's: the language model reads one number a fact. 4 gives them the place's loudness.
-        named = 4 * facts.float().softmax(-1).to(what.dtype)
+        # As clear a code as the place's, one number a fact; 12 makes a likely fact as loud as a place (norm about 8).
+        named = 12 * facts.float().softmax(-1).to(what.dtype)
         return self.out(torch.cat([what, place, named], -1)), facts
 
     def enhance(self, features: list[Tensor], pixel_values: Tensor, grids: list[tuple[int, int]]) -> DifferenceOutput:

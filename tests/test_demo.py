@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rsiccllm.demo.run import run_demo
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo")
+    run_demo(out, quick=True)
+    return out
+
+
+def test_the_report_holds_pairs_scores_curves_and_times(quick: Path) -> None:
+    text = (quick / "report.html").read_text(encoding="utf-8")
+    assert text.count('<section class="card"') == 6  # all test pairs of so few scenes
+    for part in ("CIDEr-D", "DNPO minus SFT", "not learnt", "losses of sft", "supervised fine-tuning", "always"):
+        assert part in text, part
+    assert "http://" not in text.replace("http://www.w3.org", "")
+
+
+def test_a_second_call_does_nothing_again(quick: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in quick.rglob("*.safetensors")}
+    run_demo(quick, quick=True)
+    assert before == {path: path.stat().st_mtime_ns for path in quick.rglob("*.safetensors")}
