@@ -213,7 +213,7 @@ def _quiet() -> None:
 
 
 def main() -> None:
-    """Run the command. A user's mistake is one line and status 2; Ctrl-C is status 130; a fault of ours is status 70."""
+    """Run the command. A user's mistake is one line and status 2; Ctrl-C is status 130; a fault of ours 70."""
     warnings.filterwarnings("ignore", module="PIL")  # of a broken image: the refusal says it in one line
     try:
         app(standalone_mode=True)

@@ -74,17 +74,19 @@ def run_score(
     split: str,
     tokenisation: Tokenisation = "word",
     meteor: bool | None = None,
+    names: Sequence[str] | None = None,
 ) -> Result:
     """Score one file of captions, or several beside each other, and the trivial rows.
 
-    references: a source spec, such as "levir-cc:DIR". split: one of its splits. Print the result with rich, or its
+    references: a source spec, such as "levir-cc:DIR". split: one of its splits. names: of the rows, one a file (default:
+    the files' own). Print the result with rich, or its
     `to_dict()` as JSON. Raises InputError for files, specs, splits or ids that do not fit, before anything is scored.
     """
     paths = [Path(path) for path in ([predictions] if isinstance(predictions, str | Path) else predictions)]
     truth = references_of(open_source(references).pairs, split, references)
     systems: dict[str, dict[str, str]] = {}
     notes = list(truth.notes)
-    for path in paths:
+    for number, path in enumerate(paths):
         captions = load_predictions(path)
         ignored = truth.uncaptioned & captions.keys()
         if ignored:
@@ -93,7 +95,8 @@ def run_score(
         match(captions, truth.captions, str(path))
         if empty := sum(not caption.strip() for caption in captions.values()):
             notes.append(f"{path}: {empty} of {len(captions)} captions are empty; they score 0")
-        if (name := path.stem if path.stem not in systems else str(path)) in systems:
+        name = names[number] if names else path.stem if path.stem not in systems else str(path)
+        if name in systems:
             raise InputError(f"{path}: given twice")
         systems[name] = captions
     rows = score_rows(

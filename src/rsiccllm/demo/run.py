@@ -31,7 +31,7 @@ class Size(NamedTuple):
     dnpo: int
 
 
-FULL = Size(scenes=2400, base=60, sft=480, dnpo=60)
+FULL = Size(scenes=2400, base=60, sft=420, dnpo=60)
 QUICK = Size(scenes=60, base=2, sft=4, dnpo=2)
 STAGES = ("base", "sft", "dnpo")
 
@@ -92,7 +92,7 @@ def run_demo(out: Path, quick: bool = False) -> Path:
     ])  # fmt: skip
     files = [out / "bench" / stage / "predictions.jsonl" for stage in STAGES]
     results = []
-    step(7, "score", lambda: results.append(run_score(files, spec, "test")))
+    step(7, "score", lambda: results.append(run_score(files, spec, "test", names=STAGES)))
     result = results[0]
     write_json(out / "bench" / "scores.json", result.to_dict())
     timing = out / "seconds.json"
