@@ -78,8 +78,8 @@ def run_score(
 ) -> Result:
     """Score one file of captions, or several beside each other, and the trivial rows.
 
-    references: a source spec, such as "levir-cc:DIR". split: one of its splits. names: of the rows, one a file (default:
-    the files' own). Print the result with rich, or its
+    references: a source spec, such as "levir-cc:DIR". split: one of its splits. names: of the rows, one a file; None
+    takes the files' own. Print the result with rich, or its
     `to_dict()` as JSON. Raises InputError for files, specs, splits or ids that do not fit, before anything is scored.
     """
     paths = [Path(path) for path in ([predictions] if isinstance(predictions, str | Path) else predictions)]
