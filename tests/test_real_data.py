@@ -40,12 +40,18 @@ def trained(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     )
     common = {"max_pixels": 112 * 112, "min_pixels": 56 * 56, "batch_size": 20, "bf16": True, "save_steps": 1000}
     sft = SFTRecipe(
-        model=str(folder / "m"), data=folder / "rsici", out=folder / "sft", max_steps=120, learning_rate=3e-3, **common
+        model=str(folder / "m"), data=folder / "rsici", out=folder / "sft", max_steps=160, learning_rate=3e-3, **common
     )
     train_sft(sft)
     train_dnpo(
         DNPORecipe(
-            model=str(sft.out), data=folder / "rsicp", out=folder / "dnpo", max_steps=4, learning_rate=1e-5, **common
+            model=str(sft.out),
+            data=folder / "rsicp",
+            out=folder / "dnpo",
+            max_steps=20,
+            learning_rate=1e-4,
+            sft_weight=1.0,
+            **common,
         )
     )
     return folder
