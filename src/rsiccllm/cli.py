@@ -197,7 +197,7 @@ def caption(
 def demo(
     out: Out = Path("runs/demo"), quick: Annotated[bool, typer.Option(help="a minute, to try it")] = False
 ) -> None:
-    """Train a small model on rendered scenes, from nothing to a report, within 8 minutes on 2 cores."""
+    """Train a small model on rendered scenes, from nothing to a report: 8 to 9 minutes on 2 cores."""
     _quiet()
     from rsiccllm.demo.run import run_demo
 
