@@ -109,6 +109,18 @@ def rsicp_build(
     print(f"{out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
 
 
+@train_app.command("difference")
+def train_difference_command(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """The difference path alone, from masks and facts, before sft. Stopped, it goes on when called again."""
+    from rsiccllm.training.recipe import DifferenceRecipe, load_recipe
+
+    settings = load_recipe(recipe, DifferenceRecipe, overrides or [])
+    _quiet()
+    from rsiccllm.training.difference import train_difference
+
+    print(train_difference(settings))
+
+
 @train_app.command("sft")
 def train_sft_command(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Supervised fine-tuning. Stopped, it goes on from its newest checkpoint when called again."""
