@@ -231,8 +231,10 @@ def main() -> None:
         app(standalone_mode=True)
     except InputError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("stopped; call again to go on", 130)
+    except SystemExit as end:
+        if end.code == 130:  # typer makes this of Ctrl-C, and says nothing
+            _fail("stopped; call again to go on", 130)
+        raise
     except OSError as error:
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
     except Exception as error:
