@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Annotated, Literal
@@ -90,7 +91,7 @@ def rsici_build(
     from rsiccllm.rsici.build import build_rsici
 
     counts = build_rsici(source, out, [task.strip() for task in tasks.split(",")])
-    print(f"{out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    print(f"{out}: " + _counted(counts))
 
 
 @rsicp_app.command("build")
@@ -106,7 +107,7 @@ def rsicp_build(
     from rsiccllm.rsicp.build import build_rsicp
 
     counts = build_rsicp(data, out, negatives, variant, split, seed)
-    print(f"{out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    print(f"{out}: " + _counted(counts))
 
 
 @train_app.command("difference")
@@ -216,6 +217,10 @@ def demo(
     print(run_demo(out, quick))
 
 
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items())
+
+
 def _quiet() -> None:
     """Import transformers without its start-up notes; its own progress bars would break ours."""
     import transformers
@@ -227,6 +232,8 @@ def _quiet() -> None:
 def main() -> None:
     """Run the command. A user's mistake is one line and status 2; Ctrl-C is status 130; a fault of ours 70."""
     warnings.filterwarnings("ignore", module="PIL")  # of a broken image: the refusal says it in one line
+    # TensorBoard writes in a thread; on a full disk its error comes to the main thread too, which tells it.
+    threading.excepthook = lambda fault: None if isinstance(fault.exc_value, OSError) else _thread_fault(fault)
     try:
         app(standalone_mode=True)
     except InputError as error:
@@ -236,12 +243,15 @@ def main() -> None:
             _fail("stopped; call again to go on", 130)
         raise
     except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), 2)
     except Exception as error:
         if os.environ.get("RSICCLLM_TRACEBACK"):
             raise
         message = str(error).splitlines()[0] if str(error) else ""
         _fail(f"unexpected {type(error).__name__}: {message} (RSICCLLM_TRACEBACK=1 shows where)", 70)
+
+
+_thread_fault = threading.excepthook
 
 
 def _fail(message: str, status: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,34 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     assert all((whole[name] - cut[name]).abs().max() < 1e-6 for name in whole)
 
 
+def test_a_broken_image_is_one_line_also_from_a_worker(
+    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data[0], folder)
+    for image in (folder / "images" / "scenes").glob("*.after.png"):
+        image.write_bytes(image.read_bytes()[:-200])
+    recipe = SFTRecipe(
+        model=str(tiny_checkpoints["qwen2_5_vl"]), data=folder, out=tmp_path / "out", max_steps=2, workers=1, **COMMON
+    )
+    with pytest.raises(InputError, match=r"^[^\n]*after\.png: truncated or damaged[^\n]*$"):
+        train_sft(recipe)
+
+
+def test_damaged_weights_are_one_line(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    for name, damage in {
+        "cut": lambda file: file.write_bytes(file.read_bytes()[:-1000]),
+        "gone": lambda file: file.unlink(),
+        "other": lambda file: shutil.copy(tiny_checkpoints["qwen3_vl"] / file.name, file),
+    }.items():
+        folder = tmp_path / name
+        shutil.copytree(tiny_checkpoints["qwen2_5_vl"], folder)
+        damage(folder / "model.safetensors")
+        with pytest.raises(InputError, match=f"{name}: the weights") as caught:
+            load_model(folder)
+        assert "\n" not in str(caught.value)
+
+
 def test_what_is_refused(tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path) -> None:
     base = str(tiny_checkpoints["qwen2_5_vl"])
 
@@ -124,8 +153,17 @@ def test_what_is_refused(tiny_checkpoints: dict[str, Path], data: tuple[Path, Pa
         train_sft(recipe(split="tset", out=tmp_path / "b"))
     with pytest.raises(InputError, match="over max_tokens=40"):
         train_sft(recipe(max_tokens=40, out=tmp_path / "c"))
-    with pytest.raises(InputError, match=r"no model could be loaded|no processor could be loaded"):
+    with pytest.raises(InputError, match="no such model; expected a folder that training wrote, or a hub name"):
         train_sft(recipe(model=str(tmp_path / "nothing"), out=tmp_path / "d"))
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="file: cannot be written"):
+        train_sft(recipe(out=tmp_path / "file"))
+    (tmp_path / "theirs" / "model").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"holds a model, and no recipe\.json"):
+        train_sft(recipe(out=tmp_path / "theirs"))
+    # None of these mistakes has bound its folder to a recipe.
+    assert not list(tmp_path.rglob("recipe.json"))
+    train_sft(recipe(out=tmp_path / "c"))
     train_sft(recipe())
     with pytest.raises(InputError, match=r"holds a run with learning_rate=0.001, this one has 0.01"):
         train_sft(recipe(learning_rate=1e-2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -131,13 +132,18 @@ def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> 
             fields[name] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise InputError(f"override {override!r}: the value is not valid YAML") from None
+    where = f"{path} (with {' '.join(overrides)})" if overrides else str(path)
     for name in fields:
         if name not in kind.model_fields:
-            raise InputError(f"{path}: unknown field '{name}', expected one of {', '.join(sorted(kind.model_fields))}")
+            near = get_close_matches(str(name), kind.model_fields, n=1)
+            meant = f"; did you mean '{near[0]}'?" if near else ""
+            raise InputError(
+                f"{where}: unknown field '{name}'{meant} (expected one of {', '.join(sorted(kind.model_fields))})"
+            )
     try:
         return kind.model_validate({name: _number(value) for name, value in fields.items()})
     except ValidationError as error:
-        raise InputError(f"{path}: {describe_validation(error)}") from None
+        raise InputError(f"{where}: {describe_validation(error)}") from None
 
 
 def _number(value: object) -> object:
