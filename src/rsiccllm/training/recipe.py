@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -144,6 +145,22 @@ def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> 
         return kind.model_validate({name: _number(value) for name, value in fields.items()})
     except ValidationError as error:
         raise InputError(f"{where}: {describe_validation(error)}") from None
+
+
+def describe(kind: type[Recipe]) -> str:
+    """Every field of a recipe with its type, bounds and default, one a line, and then what they mean."""
+    lines = []
+    for name, field in kind.model_fields.items():
+        kinds = getattr(field.annotation, "__name__", None) if isinstance(field.annotation, type) else None
+        text: str = kinds or str(field.annotation).replace("typing.", "")
+        for bound in field.metadata:
+            for name_, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
+                if hasattr(bound, name_):
+                    text += f", {sign} {getattr(bound, name_):g}"
+        default = "required" if field.is_required() else f"default {field.default}"
+        lines.append(f"{name:<26}{default:<20}{text}")
+    meanings = [inspect.cleandoc(part.__doc__ or "") for part in reversed(kind.__mro__) if issubclass(part, Recipe)]
+    return "\n".join([*lines, *(f"\n{meaning}" for meaning in meanings)])
 
 
 def _number(value: object) -> object:
