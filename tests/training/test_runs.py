@@ -12,12 +12,17 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from rsiccllm.errors import InputError
+from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
+from rsiccllm.records import INSTRUCTIONS, Instruction
 from rsiccllm.rsici.build import build_rsici
 from rsiccllm.rsicp.build import build_rsicp
+from rsiccllm.training.data import PairDataset, check_lengths, load_records
 from rsiccllm.training.dnpo import train_dnpo
+from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import DNPORecipe, SFTRecipe
 from rsiccllm.training.sft import train_sft
 from rsiccllm.training.trainer import newest_checkpoint
@@ -125,6 +130,24 @@ def test_a_broken_image_is_one_line_also_from_a_worker(
         train_sft(recipe)
 
 
+def test_the_longest_row_is_found_by_images_and_words(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """The pair with most words is small, the largest pair says little, and the longest row is a third one."""
+    captions = {"small": ["word " * 53] * 2, "middle": ["word " * 50] * 2, "large": ["word"] * 2, "other": ["word"] * 2}
+    sides = {"small": 56, "middle": 168, "large": 196, "other": 56}
+    for name, side in sides.items():
+        for date in "AB":
+            (tmp_path / "set" / date).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (side, side)).save(tmp_path / "set" / date / f"{name}.png")
+    (tmp_path / "set" / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
+    build_rsici([f"folder:{tmp_path / 'set'}"], tmp_path / "data")
+    records = load_records(tmp_path / "data", INSTRUCTIONS, Instruction, "train")
+    dataset = PairDataset(tmp_path / "data", records, lambda record: record.answers)  # type: ignore[union-attr]
+    collator = PackingCollator(load_processor(tiny_checkpoints["qwen2_5_vl"], min_pixels=28 * 28))
+    lengths = {record.pair: collator([dataset[k]])["input_ids"].shape[1] for k, record in enumerate(records)}
+    assert max(lengths, key=lambda pair: lengths[pair]) == "middle"
+    assert check_lengths(dataset, collator) == lengths["middle"]
+
+
 def test_damaged_weights_are_one_line(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
     for name, damage in {
         "cut": lambda file: file.write_bytes(file.read_bytes()[:-1000]),
@@ -149,6 +172,10 @@ def test_what_is_refused(tiny_checkpoints: dict[str, Path], data: tuple[Path, Pa
 
     with pytest.raises(InputError, match="no such folder"):
         train_sft(recipe(data=tmp_path / "none", out=tmp_path / "a"))
+    with pytest.raises(
+        InputError, match=r"rsicp: no instructions.jsonl in it; expected .* `rsiccllm rsici build` wrote"
+    ):
+        train_sft(recipe(data=data[1], out=tmp_path / "a"))
     with pytest.raises(InputError, match=r"no record of split 'tset' .*there: .*test"):
         train_sft(recipe(split="tset", out=tmp_path / "b"))
     with pytest.raises(InputError, match="over max_tokens=40"):
