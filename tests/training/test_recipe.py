@@ -5,14 +5,15 @@ from pathlib import Path
 import pytest
 
 from rsiccllm.errors import InputError
-from rsiccllm.training.recipe import DNPORecipe, SFTRecipe, load_recipe
+from rsiccllm.training.recipe import DifferenceRecipe, DNPORecipe, SFTRecipe, load_recipe
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_in_the_repository_is_valid(path: Path) -> None:
-    load_recipe(path, DNPORecipe if path.stem.endswith("dnpo") else SFTRecipe)
+    kinds = {"dnpo": DNPORecipe, "sft": SFTRecipe, "difference": DifferenceRecipe}
+    load_recipe(path, kinds[path.stem.rpartition("_")[2]])
     assert "rsiccllm train " in path.read_text(encoding="utf-8").split("model:")[0]
 
 
