@@ -85,7 +85,7 @@ KINDS = {ImagePair: pairs, Instruction: instructions, Preference: preferences}
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_what_is_written_comes_back(kind: type, tmp_path: Path) -> None:
     @QUICK
-    @given(st.lists(KINDS[kind], max_size=4))
+    @given(st.lists(KINDS[kind], max_size=4, unique_by=lambda record: record.id))
     def check(records: list[Any]) -> None:
         write_jsonl(tmp_path / "records.jsonl", records)
         assert read_jsonl(tmp_path / "records.jsonl", kind) == records
