@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -46,9 +47,19 @@ def losses(out: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
-def test_sft_then_dnpo(tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path, family: str) -> None:
+def test_sft_then_dnpo(
+    tiny_checkpoints: dict[str, Path],
+    data: tuple[Path, Path],
+    tmp_path: Path,
+    family: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     sft = SFTRecipe(model=str(tiny_checkpoints[family]), data=data[0], out=tmp_path / "sft", max_steps=6, **COMMON)
     folder = train_sft(sft)
+    shown = capsys.readouterr()
+    assert re.findall(r"training sft, loss \d+\.\d{3}, update (\d) of 6", shown.err) == list("123456")
+    assert "left\n" in shown.err
+    assert shown.out == ""
     found = losses(sft.out)
     assert len(found) == 6
     assert found[-1] < found[0]
