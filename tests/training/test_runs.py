@@ -64,7 +64,7 @@ def test_sft_then_dnpo(
     assert len(found) == 6
     assert found[-1] < found[0]
     model = load_model(folder)
-    assert model.config.difference["variant"] == "change_map"
+    assert model.config.difference["variant"] == "ours"
     assert model.config.provenance["stage"] == "sft"
     assert model.model.difference.out.weight.any()
     written = (folder / "model.safetensors").stat().st_mtime_ns
