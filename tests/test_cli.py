@@ -69,6 +69,8 @@ def test_mistakes_are_one_line_and_status_2(tmp_path: Path) -> None:
     cut.write_bytes(grey.read_bytes()[:60])
     recipe = tmp_path / "r.yaml"
     recipe.write_text("learning_rte: 1e-4\n", encoding="utf-8")
+    right = tmp_path / "right.yaml"
+    right.write_text("model: m\ndata: d\nout: o\nlearning_rate: 1e-4\n", encoding="utf-8")
     cases = {
         ("caption", str(tmp_path / "no.png"), str(grey)): "no such file",
         ("caption", str(tmp_path), str(grey)): "directory",
@@ -78,7 +80,10 @@ def test_mistakes_are_one_line_and_status_2(tmp_path: Path) -> None:
         ("caption", str(recipe), str(recipe)): "r.yaml",
         ("caption", str(grey), str(grey)): "make demo",
         ("train", "sft", str(recipe)): "unknown field 'learning_rte'",
+        ("train", "sft", str(right), "batch_size=0"): "(with batch_size=0): field 'batch_size'",
         ("train", "dnpo", str(tmp_path / "no.yaml")): "no such file",
+        ("data", "check", str(tmp_path)): "no kind; expected one of levir-cc:DIR",
+        ("data", "check", "rsici:two\nlines"): "two lines: no pairs.jsonl",
         ("data", "check", "levir:x"): "unknown kind 'levir'",
         ("data", "check", f"levir-cc:{tmp_path / 'x'}"): "LevirCCcaptions.json",
         ("rsicp", "build", "--data", str(tmp_path), "--out", str(tmp_path / "o")): "instructions.jsonl",
