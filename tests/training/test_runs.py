@@ -165,6 +165,28 @@ def test_the_longest_row_is_found_by_images_and_words(tiny_checkpoints: dict[str
     assert check_lengths(dataset, collator) == lengths["middle"]
 
 
+@pytest.mark.parametrize("lora_rank", [None, 4])
+def test_a_run_killed_after_its_last_update_makes_no_more(
+    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path, lora_rank: int | None
+) -> None:
+    recipe = SFTRecipe.model_validate(
+        {
+            **COMMON,
+            "model": str(tiny_checkpoints["qwen2_5_vl"]),
+            "data": data[0],
+            "out": tmp_path / "out",
+            "max_steps": 3,
+            "lora_rank": lora_rank,
+        }
+    )
+    finished = load_model(train_sft(recipe)).state_dict()
+    shutil.rmtree(recipe.out / "model")
+    again = load_model(train_sft(recipe)).state_dict()
+    assert len(losses(recipe.out)) == 3
+    assert newest_checkpoint(recipe.out) == recipe.out / "checkpoints" / "checkpoint-3"
+    assert all(weight.equal(again[name]) for name, weight in finished.items())
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt"])
 def test_a_full_disk_is_one_line_and_the_next_call_goes_on(
     tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path, file: str
