@@ -48,7 +48,7 @@ def trained(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
             model=str(sft.out),
             data=folder / "rsicp",
             out=folder / "dnpo",
-            max_steps=20,
+            max_steps=40,
             learning_rate=1e-4,
             sft_weight=1.0,
             **common,
