@@ -1,8 +1,8 @@
 """The mask prior: what a change mask says in words and numbers, before anybody has described the pair.
 
 A mask is a free, exact statement of where something changed. It is read as regions (connected components, specks
-dropped), each with its share of the image, its box, its place in words and its shape; where the mask has classes, or the
-set states facts, also with what changed there.
+dropped), each with its share of the image, its box, its place in words and its shape; where the mask has classes, or
+the set states facts, also with what changed there.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Spread = Literal["none", "single", "clustered", "scattered", "throughout"]
 class Region:
     """One connected region of a mask.
 
-    share: of the image's pixels, 0..1. box: (left, top, right, bottom) in pixels, right and bottom exclusive. place: the
-    one of nine that holds most of it. shape: "elongated" where it is at least three times as long as wide, "irregular"
-    where it fills less than half of its tilted box, else "compact". known: what changed there, where the mask's classes
-    say it; empty where they do not.
+    share: of the image's pixels, 0..1. box: (left, top, right, bottom) in pixels, right and bottom exclusive. place:
+    the one of nine that holds most of it. shape: "elongated" where it is at least three times as long as wide,
+    "irregular" where it fills less than half of its tilted box, else "compact". known: what changed there, where the
+    mask's classes say it; empty where they do not.
     """
 
     share: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from PIL import Image
 
 from rsiccllm.errors import InputError
@@ -11,7 +12,8 @@ from rsiccllm.pairs import OpenedPair
 from rsiccllm.records import ImagePair
 from rsiccllm.sources.base import Source
 from rsiccllm.sources.scenes.dice import Dice
-from rsiccllm.sources.scenes.plan import plan_scene
+from rsiccllm.sources.scenes.plan import Plan, plan_scene
+from rsiccllm.sources.scenes.raster import change_mask
 from rsiccllm.sources.scenes.render import paint_scene
 from rsiccllm.sources.scenes.words import captions, description
 
@@ -29,6 +31,8 @@ class ScenesSource(Source):
 
     name = "scenes"
     layout = "nothing: scenes are rendered"
+    licence = "Apache-2.0, as this project"
+    on_disk = False
 
     def __init__(
         self, count: int, seed: int = 0, size: int = 256, easy: bool = False, split: str | None = None
@@ -44,9 +48,19 @@ class ScenesSource(Source):
 
     def open(self, pair: ImagePair) -> OpenedPair:
         """Paint a pair of this source."""
-        index = int(PurePosixPath(pair.id).name.rpartition("_")[2])
-        before, after, mask = paint_scene(plan_scene(self.seed, index, self.easy), self.size)
+        before, after, mask = paint_scene(self._plan(pair), self.size)
         return OpenedPair(Image.fromarray(before), Image.fromarray(after), mask)
+
+    def _plan(self, pair: ImagePair) -> Plan:
+        return plan_scene(self.seed, int(PurePosixPath(pair.id).name.rpartition("_")[2]), self.easy)
+
+    def size_of(self, pair: ImagePair) -> tuple[int, int]:
+        """(width, height) in pixels; nothing is painted."""
+        return self.size, self.size
+
+    def mask(self, pair: ImagePair) -> np.ndarray:
+        """The mask alone, which needs no painting."""
+        return change_mask(self._plan(pair).items, self.size)
 
     def _pair(self, index: int) -> ImagePair:
         plan = plan_scene(self.seed, index, self.easy)
