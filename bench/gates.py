@@ -2,10 +2,10 @@
 
     python bench/gates.py [--pairs 2000] [--seed 21] [--show 3]
 
-Each pair gives a true caption and a true description. Into one of them is planted, where it can be, one error of each of
-eight kinds: object, place, count, direction, verb (by the swaps that preference negatives are made with, into what the
-planted facts do not support), an invented change, a missed change and a leak of the prior. Prints the recall of each
-kind and the false rejections, with 95 % Wilson intervals, and some of what went wrong.
+Each pair gives a true caption and a true description. Into one of them is planted, where it can be, one error of each
+of eight kinds: object, place, count, direction, verb (by the swaps that preference negatives are made with, into what
+the planted facts do not support), an invented change, a missed change and a leak of the prior. Prints the recall of
+each kind and the false rejections, with 95 % Wilson intervals, and some of what went wrong.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ SWAPS: dict[str, Kind] = {
 }  # fmt: skip
 KINDS = (*SWAPS, "invented", "missed", "leak")
 LEAKS = (
-    "As the mask shows, {}", "Within the outlined area, {}", "In the highlighted region, {}", "{} This matches the mask.",
+    "As the mask shows, {}", "Within the outlined area, {}", "In the highlighted region, {}", "{} It matches the mask.",
     "{} The yellow outline marks its border.", "According to the change map, {}", "{} The rest is not annotated.",
     "Inside the bounding box, {}", "{} The segmentation covers the whole of it.", "In the marked area {}",
-    "In the area indicated, {}", "{} No other pixels are white in the third image.", "The labelled regions show that {}",
+    "In the area indicated, {}", "{} No other pixels are white in the third image.", "The labelled regions show: {}",
     "Based on the provided regions, {}", "{} All of this lies inside the polygon.", "In region 1, {}",
     "The contour encloses the change: {}", "{} This is consistent with the ground truth.",
     "In the areas that are outlined, {}", "In the specified area, {}",

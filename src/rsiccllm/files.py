@@ -109,8 +109,35 @@ def read_json(path: Path | str) -> Any:
         raise InputError(f"{path}: not valid JSON ({error})") from None
 
 
+SHARD = "{}-{:05d}.{}"
+"""How the parts of a list too long for one file are named: stem, number, ending."""
+
+
+def shards(path: Path | str) -> list[Path]:
+    """The files that hold the list `path` names: itself, or where it is not there its shards in order.
+
+    `instructions.jsonl` is one file, or `instructions-00000.jsonl`, `instructions-00001.jsonl` and so on.
+    """
+    path = Path(path)
+    if path.exists():
+        return [path]
+    found = sorted(path.parent.glob(f"{path.stem}-[0-9][0-9][0-9][0-9][0-9]{path.suffix}"))
+    expected = [path.with_name(SHARD.format(path.stem, number, path.suffix[1:])) for number in range(len(found))]
+    if found != expected:
+        missing = next(file for file, there in zip(expected, found, strict=True) if file != there)
+        raise InputError(f"{missing}: no such file, though later parts of {path.name} are there")
+    return found or [path]
+
+
 def read_jsonl(path: Path | str, record: type[Record]) -> list[Record]:
-    """Read JSON Lines into records. Raises InputError naming file, line, field and expectation; blank lines pass."""
+    """Read JSON Lines into records, from one file or its shards (see `shards`).
+
+    Raises InputError naming file, line, field and expectation; blank lines pass.
+    """
+    return [item for file in shards(path) for item in _read_file(file, record)]
+
+
+def _read_file(path: Path, record: type[Record]) -> list[Record]:
     records = []
     # Not splitlines(): it would also cut at U+2028 and its like, which may stand inside a JSON string.
     for number, line in enumerate(read_text(path).split("\n"), start=1):

@@ -11,7 +11,8 @@ import pytest
 from rsiccllm.errors import InputError
 from rsiccllm.files import read_jsonl
 from rsiccllm.records import INSTRUCTIONS, PAIRS, ImagePair, Instruction
-from rsiccllm.rsici.build import build_rsici, safe_name
+from rsiccllm.rsici.build import build_rsici
+from rsiccllm.rsici.place import safe_name
 from rsiccllm.sources import open_source
 
 SPEC = "scenes:40,seed=3,size=64,easy=1"
@@ -19,7 +20,7 @@ SPEC = "scenes:40,seed=3,size=64,easy=1"
 
 def test_scenes_become_a_folder_that_is_a_source(tmp_path: Path) -> None:
     counts = build_rsici([SPEC], tmp_path, ["caption", "describe"])
-    assert counts == {"pairs": 40, "instructions": 80, "left_out": 0}
+    assert counts == {"pairs": 40, "instructions": 80, "left_out": 0, "rejected": 0, "unanswered": 0}
     records = read_jsonl(tmp_path / INSTRUCTIONS, Instruction)
     rendered = {pair.id: pair for pair in open_source(SPEC).pairs}
     for record in records:
@@ -45,7 +46,7 @@ def test_a_killed_build_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path) -
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not (tmp_path / "cut" / PAIRS).exists(), "killed too late to show anything"
+    assert not (tmp_path / "cut" / "SHA256SUMS").exists(), "killed too late to show anything"
     assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
     whole, cut = (
         {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -55,12 +56,12 @@ def test_a_killed_build_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path) -
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="unknown task 'poem', expected one of caption, describe"):
+    with pytest.raises(InputError, match="unknown task 'poem', expected one of describe, caption, changed"):
         build_rsici([SPEC], tmp_path / "a", ["poem"])
     build_rsici([SPEC], tmp_path / "b")
     with pytest.raises(InputError, match="was built from"):
         build_rsici(["scenes:60,seed=3,size=64,easy=1"], tmp_path / "b")
-    with pytest.raises(InputError, match="id 'scene_3_000000' is in scenes and in scenes"):
+    with pytest.raises(InputError, match="id 'scenes/scene_3_000000' is in scenes and in scenes"):
         build_rsici([SPEC, SPEC], tmp_path / "c")
     with pytest.raises(InputError, match="unknown kind 'secnes'"):
         build_rsici(["secnes:4"], tmp_path / "d")
@@ -79,7 +80,7 @@ def test_names_of_odd_ids_do_not_meet_and_stay_inside() -> None:
 
 def test_captions_of_real_pairs_become_instructions(shared_data: Path, tmp_path: Path) -> None:
     counts = build_rsici([f"levir-cc:{shared_data / 'levir_cc'}"], tmp_path)
-    assert counts == {"pairs": 21, "instructions": 21, "left_out": 0}
+    assert counts == {"pairs": 21, "instructions": 21, "left_out": 0, "rejected": 0, "unanswered": 0}
     source = open_source(f"levir-cc:{shared_data / 'levir_cc'}")
     built = read_jsonl(tmp_path / PAIRS, ImagePair)
     for pair in built:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rsiccllm.facts import RANGES, Known, Place
-from rsiccllm.rsici.prior import Prior, Region
+from rsiccllm.rsici.prior import THIRDS, Prior, Region
 from rsiccllm.rsici.teachers.base import Ask, Failure
 
 CAPTIONS = 3
@@ -113,6 +113,24 @@ def answer(ask: Ask) -> list[str] | Failure:
     return list(texts)[:CAPTIONS]
 
 
+def change_clause(prior: Prior, key: str) -> str:
+    """A known change in one clause ("two houses have been built in the top left"), for a question that tells it.
+
+    "" where nothing changed or the direction of no change is known. The same key gives the same words.
+    """
+    if prior.empty or not prior.known:
+        return ""
+    return _Writer(prior, random.Random(f"change:{key}")).change()
+
+
+def in_words(prior: Prior) -> str:
+    """Where the regions lie, in words, from the top left to the bottom right."""
+    if prior.empty:
+        return f"Nowhere: no {prior.scope} changed." if prior.scope else "Nowhere: nothing changed."
+    held = {region.place for region in prior.regions}
+    return _sentence(_joined([WHERE[place][0] for place in THIRDS if place in held]))
+
+
 @dataclass(frozen=True)
 class _Part:
     """One thing to be said: what changed, with its subject and verb found, and where."""
@@ -121,6 +139,7 @@ class _Part:
     many: bool
     verbs: tuple[str, ...]
     places: tuple[Place, ...]
+    directed: bool = False
 
 
 class _Writer:
@@ -149,8 +168,10 @@ class _Writer:
         return _sentence(_joined(list(dict.fromkeys(clauses)))) if clauses else ""
 
     def change(self) -> str:
-        """The change in one clause, for a question that tells it. Needs a known direction."""
-        return self._clause(self._parts()[0], where=True)
+        """The first change whose direction is known, in one clause; "" where none is."""
+        told = {item.object for item in self.prior.known if item.direction}
+        parts = [part for part in self._parts() if part.directed] if told else []
+        return self._clause(parts[0], where=True) if parts else ""
 
     # The long description
 
@@ -230,7 +251,7 @@ class _Writer:
             plain = any(item in region.known for region in self.prior.regions) or item.direction is None
             subject, many = self._counted(item, plain)
             places = self._places_of(item)
-            parts.append(_Part(subject, many, _verbs(item), places))
+            parts.append(_Part(subject, many, _verbs(item), places, item.direction is not None))
         return [*swaps, *parts]
 
     def _somewhere(self) -> _Part:
@@ -252,7 +273,7 @@ class _Writer:
             old, many, new = _class_name(gone), gone not in _MASS | {"water"}, _class_name(come)
             verbs = (f"{{has}} been replaced by {new}", f"{{has}} given way to {new}")
             places = tuple(dict.fromkeys(region.place for region in regions))[:LISTED]
-            parts.append(_Part(old, many, verbs, places))
+            parts.append(_Part(old, many, verbs, places, True))
         return parts
 
     def _counted(self, item: Known, plain: bool) -> tuple[str, bool]:
