@@ -12,13 +12,11 @@ from rsiccllm.facts import RANGES, Fact, Known, Parsed, facts_of, places_agree, 
 from rsiccllm.grammar import Reading, read
 from rsiccllm.phrases import PLACE
 from rsiccllm.rsici.form import Rejection, check_form, check_leaks
-from rsiccllm.rsici.prior import Prior
+from rsiccllm.rsici.prior import ROOMY, Prior
 from rsiccllm.words import load_words
 
-ROOMY = 0.05
-"""Share of the image from which one region may hold any number of things; below it, three."""
-
 PER_REGION = 3
+"""How many things a region that is not ROOMY may hold at most."""
 
 
 def check(answer: str, task: str, prior: Prior) -> list[Rejection]:
@@ -118,7 +116,7 @@ def _counts(parsed: Parsed, prior: Prior) -> list[Rejection]:
     """Quantities that no count of the known things, or of the regions, allows."""
     found = []
     number = len(prior.regions)
-    roomy = any(region.share >= ROOMY for region in prior.regions)
+    roomy = any(region.share > ROOMY for region in prior.regions)
     several = Counter((fact.object, fact.direction) for fact in parsed.facts)
     for fact in parsed.facts:
         if fact.quantity is None:

@@ -90,6 +90,9 @@ ELONGATED = 3.0
 IRREGULAR = 0.5
 """Share of its tilted box that a region fills, under which it is called irregular."""
 
+ROOMY = 0.05
+"""Share of the image above which one region may hold any number of things."""
+
 THROUGHOUT = 6
 """Of the nine places, how many must hold a region for the change to be throughout."""
 
@@ -210,9 +213,12 @@ def _known(fact: Fact) -> Known:
 
 
 def _regions(marked: np.ndarray, known: tuple[Known, ...], speck: int) -> tuple[list[Region], int]:
-    """Components of `marked` [height, width] bool that are no specks, and how many are. Corners connect."""
+    """Components of `marked` [height, width] bool that are no specks, and how many are.
+
+    Corners do not connect: houses whose masks touch at a corner are two.
+    """
     height, width = marked.shape
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(marked.astype(np.uint8), connectivity=8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(marked.astype(np.uint8), connectivity=4)
     regions = []
     for label in range(1, count):
         left, top, wide, high, area = (int(value) for value in stats[label])
@@ -271,7 +277,8 @@ def _zones(marked: np.ndarray, total: int) -> tuple[tuple[Place, float], ...]:
 def _sum_up(regions: Sequence[Region]) -> tuple[Known, ...]:
     """One Known for each kind of change that the regions state, the kind with the most area first.
 
-    A region holds at least one thing of its class; how many more is not known, so `most` stays open.
+    A region holds at least one thing of its class; how many more is not known, so `most` stays open. One compact
+    region of a building that is no larger than ROOMY is one building.
     """
     groups: dict[tuple[Object, Direction | None, str | None], list[Region]] = {}
     for region in regions:
@@ -281,5 +288,7 @@ def _sum_up(regions: Sequence[Region]) -> tuple[Known, ...]:
     for (name, direction, verb), members in groups.items():
         places = {region.place for region in members}
         place = places.pop() if len(places) == 1 else None
-        found.append(Known(name, direction, verb, place, fewest=len(members)))
+        alone = len(members) == 1 and name == "building"
+        single = alone and members[0].shape == "compact" and members[0].share <= ROOMY
+        found.append(Known(name, direction, verb, place, len(members), 1 if single else float("inf")))
     return tuple(found)

@@ -24,8 +24,8 @@ PAPER_TASKS = ("describe",)
 TAUGHT = ("describe", "caption", "kind")
 """The tasks whose answers a teacher writes. The others follow from the mask and what is known."""
 
-MOST_BOXES = 20
-"""A pair with more regions has no box task: the answer would be longer than any model should learn to write."""
+MOST = 20
+"""A pair with more regions is neither counted nor boxed: nobody counts so far by eye, and the answer would be long."""
 
 Boxes = Literal["qwen2.5", "qwen3"]
 
@@ -133,7 +133,8 @@ def instructions(
             yield record("kind", prompt, accepted["kind"])
     if prior.masked and settings.wants("count", pair.id) and (prior.regions or prior.empty):
         prompt = ask("count", "count_scope" if scope else "", scope=scope)
-        yield record("count", prompt, _ours(str(0 if prior.empty else len(prior.regions))))
+        if prior.empty or len(prior.regions) <= MOST:
+            yield record("count", prompt, _ours(str(0 if prior.empty else len(prior.regions))))
     if prior.masked and (prior.regions or prior.empty):
         words = in_words(prior)
         prompt = ask("where")
@@ -141,7 +142,7 @@ def instructions(
             turns.append(Turn(question=prompt, answer=words))
         if settings.wants("where", pair.id):
             yield record("where", prompt, _ours(words))
-            if prior.empty or len(prior.regions) <= MOST_BOXES:
+            if prior.empty or len(prior.regions) <= MOST:
                 yield record("where", ask("where_box"), _ours(boxes_of(prior, settings.boxes)), "where_box")
     change = change_clause(prior, key)
     if change and settings.wants("order", pair.id):

@@ -83,6 +83,9 @@ SAME_SCOPE_LONG = (
     "No {one} was added and no {one} was removed, and every {one} of the first image is still there in the second.",
     "Not one {one} has come or gone between the first date and the second, in any part of the scene.",
 )
+REST = ("The rest of the scene looks as it did before.", "Everything around looks as it did at the first date.")
+"""Said only where all that changed is known: a mask without a class may leave out the season, or a field."""
+
 SIZES = ((0.02, "a small part"), (0.1, "a part"), (0.3, "a good part"), (1.1, "a large part"))
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -183,7 +186,10 @@ class _Writer:
         sentences += [_sentence(self._clause(part, where=True)) for part in self._parts()]
         if self.prior.regions:
             sentences += self._layout()
-        sentences.append(self._closing())
+        if self.prior.scope:
+            sentences.append(f"No other {self.prior.scope} has changed.")
+        elif self.prior.complete:
+            sentences.append(self.dice.choice(REST))
         return " ".join(sentences)
 
     def _opening(self) -> str:
@@ -216,13 +222,6 @@ class _Writer:
         if others and self.prior.known:
             found.append(f"Other parts are {_joined([self._where(place) for place in others])}.")
         return found
-
-    def _closing(self) -> str:
-        if self.prior.scope:
-            return f"The other {self.prior.scope}s look as they did before."
-        return self.dice.choice(
-            ("The rest of the scene looks as it did before.", "Everything around looks as it did at the first date.")
-        )
 
     def _unchanged(self) -> str:
         if self.prior.scope:
