@@ -4,7 +4,7 @@
 
 DIR holds levir_cc_captions_train_val.json and sysu_cd_test_captions.json (RSICCLLM_SHARED_DATA, else ../shared/data).
 A file that is absent is skipped with a line that says so. --scenes N also compares with N rendered scenes' own facts.
---labels FILE compares with facts labelled by hand (facts_labels.txt says how); --show prints each sentence that differs.
+--labels FILE compares with facts labelled by hand (facts_labels.txt says how); --show prints sentences that differ.
 """
 
 from __future__ import annotations
@@ -25,6 +25,14 @@ def share(part: int, whole: int) -> str:
     return f"{part:6d} of {whole:6d}  {100 * part / max(whole, 1):6.2f} %"
 
 
+OPEN = "only that it changed "
+
+
+def named(parsed: Parsed) -> bool:
+    """Whether an object and its change were read, even where neither way is said ("change of vegetation occurred")."""
+    return bool(parsed.facts) or bool(parsed.changed and parsed.objects)
+
+
 def levir_cc(path: Path) -> None:
     images: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["images"]
     captions = [(image["changeflag"], sentence["raw"]) for image in images for sentence in image["sentences"]]
@@ -40,6 +48,7 @@ def levir_cc(path: Path) -> None:
             parse(caption)
     print(f"  changed-pair captions alone: {len(changed) / (time.perf_counter() - begin):,.0f} captions/s")
     print(f"  changed pairs, object and verb read {share(sum(bool(p.facts) for p in changed), len(changed))}")
+    print(f"  the same, or {OPEN} {share(sum(named(p) for p in changed), len(changed))}")
     print(f"  changed pairs, read as no change   {share(sum(p.changed is False for p in changed), len(changed))}")
     print(f"  changed pairs, nothing read        {share(sum(p.changed is None for p in changed), len(changed))}")
     print(f"  unchanged pairs, read as no change {share(sum(p.changed is False for p in same), len(same))}")
@@ -72,6 +81,7 @@ def sysu_cd(path: Path) -> None:
     vague = [c.strip().lower().startswith("change of vegetation occurred.") for c in captions]
     print(f"{path.name}: {len(captions)} captions, all of changed pairs")
     print(f"  object and verb read               {share(sum(bool(p.facts) for p in parsed), len(parsed))}")
+    print(f"  the same, or {OPEN} {share(sum(named(p) for p in parsed), len(parsed))}")
     print(f"  say only that vegetation changed   {share(sum(vague), len(parsed))}")
     print(f"  read as no change                  {share(sum(p.changed is False for p in parsed), len(parsed))}")
 
@@ -102,9 +112,8 @@ def labelled(path: Path, data: Path, show: bool) -> None:
             counts[field]["read"] += len(right)
         alike += set(truth) == set(said)
         if show and set(truth) != set(said):
-            print(
-                f"    {texts[key]}\n      labelled {sorted(map(str, truth))}\n      read     {sorted(map(str, said))}"
-            )
+            for name, facts in ((texts[key], []), ("  labelled", truth), ("  read    ", said)):
+                print("   ", name, *sorted(map(str, facts)))
     print(f"{path.name}: {len(lines)} sentences, every fact alike in every field in {alike}")
     for field, count in counts.items():
         precision, recall = (count["both"] / max(1, count[name]) for name in ("read", "labelled"))
