@@ -22,7 +22,7 @@ from rsiccllm.rsici.gates import check
 from rsiccllm.rsici.journal import NAME as JOURNAL
 from rsiccllm.rsici.journal import Journal
 from rsiccllm.rsici.output import CHECKSUMS, write_checksums, write_shards
-from rsiccllm.rsici.place import place, safe_name
+from rsiccllm.rsici.place import place, placed_paths, safe_name
 from rsiccllm.rsici.prior import SPECK_PIXELS, Prior, prior_of
 from rsiccllm.rsici.prompts import VERSION, hint_for, prompt_name
 from rsiccllm.rsici.tasks import PAPER_TASKS, TAUGHT, Accepted, TaskSettings, instructions
@@ -30,8 +30,11 @@ from rsiccllm.rsici.teachers.base import MAX_ATTEMPTS, Ask, Failure, Teacher
 from rsiccllm.rsici.teachers.rules import RulesTeacher, answer
 from rsiccllm.sources import open_source
 from rsiccllm.sources.base import Source
+from rsiccllm.sources.scenes.parallel import write_scenes
+from rsiccllm.sources.scenes.source import ScenesSource
 from rsiccllm.sources.tiles import Tiles
 
+CLAIM = "build.json"
 REJECTED = "rejected.jsonl"
 TILE = 256
 """Pixels. The paper's sets are 256 x 256, LEVIR-CD and S2Looking cut to it."""
@@ -95,16 +98,19 @@ def build_rsici(
     if not specs:
         raise InputError("--source: expected at least one source")
     wanted = {"sources": list(specs), "teacher": teacher.name, "prompts": VERSION, **_plain(settings)}
-    _claim(out, wanted)
-    journal = Journal(out)
-    if (out / CHECKSUMS).exists():  # written last: everything is there
+    held = _held(out, wanted)
+    if held and (out / CHECKSUMS).exists():  # written last: everything is there
         counts: dict[str, int] = read_json(out / CARD)["counts"]
         if not counts["unanswered"]:
-            journal.close(remove=True)
+            (out / JOURNAL).unlink(missing_ok=True)
             return counts
         (out / CHECKSUMS).unlink()
     sources = _open(specs, settings)
-    build = _Build(out, teacher, settings, journal, _items(sources, settings))
+    items = _items(sources, settings)
+    if not held:  # not before: a mistake in the sources must not bind the folder to them
+        write_json(out / CLAIM, wanted)
+    journal = Journal(out)
+    build = _Build(out, teacher, settings, journal, items)
     build.run()
     counts = build.write(wanted, dict(sources))
     journal.close(remove=not counts["unanswered"])
@@ -117,20 +123,16 @@ def _plain(settings: BuildSettings) -> dict[str, Any]:
     return {**plain.pop("tasks"), **plain}
 
 
-def _claim(out: Path, wanted: dict[str, Any]) -> None:
-    """Refuse a folder that was built from something else; remember ours before any work."""
-    note = out / "build.json"
-    if note.exists():
-        held = read_json(note)
-        if held != wanted:
-            names = [name for name in wanted if held.get(name) != wanted[name]]
-            told = "; ".join(f"{name} {held.get(name)}, now asked for {wanted[name]}" for name in names)
-            raise InputError(f"{out}: was built from {told}; choose another --out or remove it")
-    else:
-        try:
-            write_json(note, wanted)
-        except OSError as error:
-            raise InputError(f"{out}: cannot be written ({error.strerror})") from None
+def _held(out: Path, wanted: dict[str, Any]) -> bool:
+    """Whether the folder was begun by the same call; InputError where it was begun by another."""
+    if not (out / CLAIM).exists():
+        return False
+    held = read_json(out / CLAIM)
+    if held != wanted:
+        names = [name for name in wanted if held.get(name) != wanted[name]]
+        told = "; ".join(f"{name} {held.get(name)}, now asked for {wanted[name]}" for name in names)
+        raise InputError(f"{out}: was built from {told}; choose another --out or remove it")
+    return True
 
 
 def _open(specs: Sequence[str], settings: BuildSettings) -> list[tuple[str, Source]]:
@@ -141,7 +143,7 @@ def _open(specs: Sequence[str], settings: BuildSettings) -> list[tuple[str, Sour
     for source in sources:
         folder = safe_name(source.root.resolve().name) if source.on_disk else ""
         label = f"{source.name}-{folder}" if kinds[source.name] > 1 and folder else source.name
-        found.append((label, Tiles(source, settings.tile) if settings.tile else source))
+        found.append((label, Tiles(source, settings.tile) if settings.tile and source.on_disk else source))
     return found
 
 
@@ -174,6 +176,23 @@ def _items(sources: Sequence[tuple[str, Source]], settings: BuildSettings) -> li
                     inside(source.root, pair.mask)
             found.append(_Item(label, source, pair, name))
     return found
+
+
+def _render(items: Sequence[_Item], out: Path) -> None:
+    """Paint the pairs of rendered sources that are not under `out` yet, with a process for each core."""
+    every = [
+        (item.source, item.pair, placed_paths(item.source, item.pair, item.label))
+        for item in items
+        if isinstance(item.source, ScenesSource)
+    ]
+    left = [
+        source.files(pair, **{role: out / str(path) for role, path in paths.items()})
+        for source, pair, paths in every
+        if not all((out / str(path)).exists() for path in paths.values())
+    ]
+    if left:
+        for _ in track(write_scenes(left), "rendering", len(every), len(every) - len(left)):
+            pass
 
 
 @dataclass
@@ -212,6 +231,7 @@ class _Build:
     def _first(self) -> Iterator[Ask]:
         """Place each pair, see what its mask says, and ask for what its source does not hold."""
         wanted = self.settings.tasks
+        _render(self.items, self.out)
         for item in track(self.items, "building", len(self.items)):
             prior = prior_of(item.source, item.pair, self.settings.speck)
             placed = place(item.source, item.pair, self.out, item.label)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from rsiccllm.files import atomic_write, inside, link_or_copy
+from rsiccllm.files import inside, link_or_copy
+from rsiccllm.pairs import save_png
 from rsiccllm.records import ImagePair
 from rsiccllm.sources.base import Source
 from rsiccllm.sources.tiles import Tiles
@@ -20,14 +21,8 @@ def place(source: Source, pair: ImagePair, out: Path, label: str) -> ImagePair:
 
     label: the folder under `images/`. Masks whose values are classes are written as 0 and 255; others are linked.
     """
-    stem = f"images/{label}/{safe_name(pair.id)}"
-    linked = source.on_disk and not (isinstance(source, Tiles) and source.is_tile(pair))
-    names = {"before": pair.before, "after": pair.after, "mask": pair.mask}
-    placed: dict[str, str | None] = {}
-    for role, name in names.items():
-        plain = linked and (role != "mask" or source.plain_mask)
-        suffix = Path(name).suffix.lower() if name and plain else ".png"
-        placed[role] = f"{stem}.{role}{suffix}" if name else None
+    linked, names = _is_linked(source, pair), {"before": pair.before, "after": pair.after, "mask": pair.mask}
+    placed = placed_paths(source, pair, label)
     missing = [role for role, path in placed.items() if path and not (out / path).exists()]
     if linked:
         for role in missing:
@@ -47,18 +42,27 @@ def place(source: Source, pair: ImagePair, out: Path, label: str) -> ImagePair:
     return pair.model_copy(update=placed)
 
 
+def placed_paths(source: Source, pair: ImagePair, label: str) -> dict[str, str | None]:
+    """Where the images of a pair (before, after, mask) go, relative to the folder; None for a mask there is not."""
+    stem = f"images/{label}/{safe_name(pair.id)}"
+    placed: dict[str, str | None] = {}
+    for role, name in (("before", pair.before), ("after", pair.after), ("mask", pair.mask)):
+        plain = _is_linked(source, pair) and (role != "mask" or source.plain_mask)
+        suffix = Path(name).suffix.lower() if name and plain else ".png"
+        placed[role] = f"{stem}.{role}{suffix}" if name else None
+    return placed
+
+
+def _is_linked(source: Source, pair: ImagePair) -> bool:
+    return source.on_disk and not (isinstance(source, Tiles) and source.is_tile(pair))
+
+
 def safe_name(identifier: str) -> str:
     """A file name for an id: itself where it is plain, else its plain characters and a digest, so no two meet."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", identifier)[:100]
     if plain == identifier and not plain.startswith("."):
         return plain
     return f"{plain.lstrip('.')}_{hashlib.sha256(identifier.encode()).hexdigest()[:8]}"
-
-
-def save_png(image: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all."""
-    with atomic_write(path, "wb") as handle:
-        image.save(handle, format="PNG", compress_level=1)
 
 
 def save_mask(mask: np.ndarray, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,7 @@ from rsiccllm.pairs import OpenedPair
 from rsiccllm.records import ImagePair
 from rsiccllm.sources.base import Source
 from rsiccllm.sources.scenes.dice import Dice
+from rsiccllm.sources.scenes.parallel import SceneFiles
 from rsiccllm.sources.scenes.plan import Plan, plan_scene
 from rsiccllm.sources.scenes.raster import change_mask
 from rsiccllm.sources.scenes.render import paint_scene
@@ -51,8 +52,9 @@ class ScenesSource(Source):
         before, after, mask = paint_scene(self._plan(pair), self.size)
         return OpenedPair(Image.fromarray(before), Image.fromarray(after), mask)
 
-    def _plan(self, pair: ImagePair) -> Plan:
-        return plan_scene(self.seed, int(PurePosixPath(pair.id).name.rpartition("_")[2]), self.easy)
+    def files(self, pair: ImagePair, before: Path, after: Path, mask: Path) -> SceneFiles:
+        """A pair of this source and the files it shall become, for `write_scenes`."""
+        return SceneFiles(self.seed, _index(pair), self.size, self.easy, before, after, mask)
 
     def size_of(self, pair: ImagePair) -> tuple[int, int]:
         """(width, height) in pixels; nothing is painted."""
@@ -61,6 +63,9 @@ class ScenesSource(Source):
     def mask(self, pair: ImagePair) -> np.ndarray:
         """The mask alone, which needs no painting."""
         return change_mask(self._plan(pair).items, self.size)
+
+    def _plan(self, pair: ImagePair) -> Plan:
+        return plan_scene(self.seed, _index(pair), self.easy)
 
     def _pair(self, index: int) -> ImagePair:
         plan = plan_scene(self.seed, index, self.easy)
@@ -76,6 +81,10 @@ class ScenesSource(Source):
             description=description(plan),
             facts=plan.facts,
         )
+
+
+def _index(pair: ImagePair) -> int:
+    return int(pair.id.rpartition("_")[2])
 
 
 def split_of(seed: int, index: int) -> str:
