@@ -49,6 +49,11 @@ class Entry(BaseModel):
     changeflag: StrictInt | None
     sentences: list[Sentence]
 
+    @property
+    def folder(self) -> str:
+        """The folder of the pair's images."""
+        return self.filepath
+
 
 class LevirEntry(Entry):
     """An entry of LEVIR-CC itself, which always says whether the pair changed."""
@@ -159,14 +164,14 @@ def read_annotations(
         if entry.changeflag not in {None, 0, 1}:
             fault(f"{where}: field 'changeflag': expected 0 or 1, got {entry.changeflag}")
             continue
-        if not is_name(entry.filename) or not is_name(entry.filepath):
+        if not is_name(entry.filename) or not is_name(entry.folder):
             fault(f"{where}: in '{entry.filepath}': fields 'filepath' and 'filename' must be names, not paths")
             continue
         captions = [sentence.text() for sentence in entry.sentences]
         for position, caption in enumerate(captions):
             if not caption:
                 fault(f"{where}: field 'sentences.{position}': empty caption, expected 'tokens' or 'raw' with words")
-        first, second = (folder.format(entry.filepath) for folder in folders)
+        first, second = (folder.format(entry.folder) for folder in folders)
         yield from make_pair(
             where,
             fault,

@@ -129,6 +129,11 @@ class SecondCCEntry(Entry):
     split: str
     changeflag: StrictInt | None = None
 
+    @property
+    def folder(self) -> str:
+        """The split, whatever `filepath` says."""
+        return self.split
+
 
 class SecondCC(Source):
     """SECOND-CC: SECOND's pairs as 256 x 256 crops with five captions each.
