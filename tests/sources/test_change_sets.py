@@ -52,7 +52,7 @@ def test_what_is_not_there_is_named_with_the_layout_and_where_it_is_had(kind: st
         open_source(f"{kind}:{tmp_path / 'none'}")
     assert str(caught.value).startswith(f"{tmp_path / 'none'}: no such folder; expected ")
     assert "; had from " in str(caught.value)
-    with pytest.raises(InputError, match="expected .*; had from "):
+    with pytest.raises(InputError, match=r"expected .*; had from "):
         open_source(f"{kind}:{tmp_path}")  # an empty folder
 
 
