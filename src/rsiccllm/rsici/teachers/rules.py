@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rsiccllm.facts import RANGES, Known, Place
 from rsiccllm.rsici.prior import THIRDS, Prior, Region
@@ -157,7 +157,9 @@ class _Writer:
         """One sentence on everything that is known, without capital letter and full stop as the field writes them."""
         if self.prior.empty:
             return self._same().rstrip(".").lower()
-        clauses = [self._clause(part, where=True) for part in self._parts()[:3]]
+        parts = self._parts()[:3]
+        most = {1: LISTED, 2: 2}.get(len(parts), 1)  # a short sentence names the main places of each
+        clauses = [self._clause(replace(part, places=part.places[:most])) for part in parts]
         return _joined(clauses)
 
     def kinds(self) -> str:
@@ -174,7 +176,7 @@ class _Writer:
         """The first change whose direction is known, in one clause; "" where none is."""
         told = {item.object for item in self.prior.known if item.direction}
         parts = [part for part in self._parts() if part.directed] if told else []
-        return self._clause(parts[0], where=True) if parts else ""
+        return self._clause(parts[0]) if parts else ""
 
     # The long description
 
@@ -183,7 +185,7 @@ class _Writer:
         if self.prior.empty:
             return self._unchanged()
         sentences = [self._opening()] if self.prior.masked else ["The two images differ by a change on the ground."]
-        sentences += [_sentence(self._clause(part, where=True)) for part in self._parts()]
+        sentences += [_sentence(self._clause(part)) for part in self._parts()]
         if self.prior.regions:
             sentences += self._layout()
         if self.prior.scope:
@@ -297,9 +299,9 @@ class _Writer:
             regions = list(self.prior.regions)
         return tuple(dict.fromkeys(region.place for region in regions))[:LISTED]
 
-    def _clause(self, part: _Part, where: bool) -> str:
+    def _clause(self, part: _Part) -> str:
         text = self._verb(part.verbs, part.many).format(part.subject)
-        if where and part.places:
+        if part.places:
             text += " " + _joined([self._where(place) for place in part.places])
         return text
 
