@@ -130,24 +130,35 @@ def shards(path: Path | str) -> list[Path]:
 
 
 def read_jsonl(path: Path | str, record: type[Record]) -> list[Record]:
-    """Read JSON Lines into records, from one file or its shards (see `shards`).
+    """Read JSON Lines into records, each with an id of its own where the type has one; blank lines pass.
 
-    Raises InputError naming file, line, field and expectation; blank lines pass.
+    From one file or its shards (see `shards`). Raises InputError naming file, line, field and expectation.
     """
-    return [item for file in shards(path) for item in _read_file(file, record)]
+    records: list[Record] = []
+    seen: dict[str, tuple[Path, int]] = {}
+    for file in shards(path):
+        _read_file(file, record, records, seen)
+    return records
 
 
-def _read_file(path: Path, record: type[Record]) -> list[Record]:
-    records = []
+def _read_file(path: Path, record: type[Record], records: list[Record], seen: dict[str, tuple[Path, int]]) -> None:
+    """Add the records of one file to `records`. seen: where each id was read."""
     # Not splitlines(): it would also cut at U+2028 and its like, which may stand inside a JSON string.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            records.append(record.model_validate_json(line))
+            item = record.model_validate_json(line)
         except ValidationError as error:
             raise InputError(f"{path}:{number}: {describe_validation(error)}") from None
-    return records
+        name = getattr(item, "id", None)
+        if name is not None and name in seen:
+            file, first = seen[name]
+            where = f"on line {first}" if file == path else f"in {file.name} on line {first}"
+            raise InputError(f"{path}:{number}: field 'id': '{name}' is {where} already")
+        if name is not None:
+            seen[name] = (path, number)
+        records.append(item)
 
 
 def write_jsonl(path: Path | str, records: Iterable[BaseModel | dict[str, Any]]) -> None:
@@ -171,7 +182,7 @@ def validation_faults(error: ValidationError) -> list[str]:
     lines = []
     for fault in error.errors():
         field = ".".join(str(part) for part in fault["loc"]) or "record"
-        line = f"field '{field}': {fault['msg']}"
+        line = f"field '{field}': {fault['msg'].removeprefix('Value error, ')}"
         if fault["type"] not in {"missing", "extra_forbidden", "json_invalid"}:
             given = repr(fault["input"])
             line += f", got {given[:80]}{'...' if len(given) > 80 else ''}"

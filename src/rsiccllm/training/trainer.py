@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from rsiccllm import __version__
 from rsiccllm.errors import InputError
@@ -17,9 +28,11 @@ from rsiccllm.files import atomic_write, read_json, sha256, write_json
 from rsiccllm.model.checkpoint import save_model
 from rsiccllm.model.processor import PairProcessor
 from rsiccllm.model.vlm import load_model
+from rsiccllm.training.bar import TrainingBar
 from rsiccllm.training.recipe import AnswerRecipe, Recipe
 
 WHOLE = "whole.json"
+NOTE = "recipe.json"
 
 
 class _MarkWhole(TrainerCallback):
@@ -68,6 +81,7 @@ class StageTrainer(Trainer):
             callbacks=[_LogLines(recipe.out / "log.jsonl"), _MarkWhole()],
             **kwargs,
         )
+        self.remove_callback(PrinterCallback)  # TrainingBar shows the same without filling standard output
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """AdamW in two groups, the difference path at a learning rate of its own; norms and biases do not decay."""
@@ -96,6 +110,10 @@ class StageTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self.model.load_state_dict(load_model(resume_from_checkpoint).state_dict())
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with _written(self.recipe.out):
+            super()._save_checkpoint(*args, **kwargs)
 
     def note(self, **parts: torch.Tensor) -> None:
         """Remember parts of the loss until the next log line, where their means appear."""
@@ -132,6 +150,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         save_steps=recipe.save_steps,
         save_total_limit=2,
         report_to=["tensorboard"],
+        disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=recipe.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -153,12 +172,12 @@ def newest_checkpoint(out: Path) -> Path | None:
 
 
 def claim_output(recipe: Recipe) -> bool:
-    """Make `out` this recipe's own, or find that it is. Returns True where the finished model is already there.
+    """Whether the finished model of this recipe is in `out` already.
 
-    Raises InputError where `out` holds a run with other settings: two runs are never mixed.
+    Raises InputError where `out` holds a run with other settings (two runs are never mixed) or cannot be written.
+    `out` is not bound to the recipe before training starts, so a mistake in the recipe can be put right.
     """
-    wanted = json.loads(recipe.model_dump_json())
-    note = recipe.out / "recipe.json"
+    wanted, note = _settings(recipe), recipe.out / NOTE
     if note.exists():
         held = read_json(note)
         differs = [name for name in wanted if held.get(name) != wanted[name] and name not in {"workers", "log_steps"}]
@@ -168,21 +187,35 @@ def claim_output(recipe: Recipe) -> bool:
                 f"{recipe.out}: holds a run with {name}={held.get(name)!r}, this one has {wanted[name]!r}; "
                 "choose another out, or remove that folder"
             )
-    else:
-        try:
-            write_json(note, wanted)
-        except OSError as error:
-            raise InputError(f"{recipe.out}: cannot be written ({error.strerror})") from None
+    elif (recipe.out / "model").exists():
+        raise InputError(f"{recipe.out}: holds a model, and no {NOTE} that says what made it; choose another out")
+    try:
+        recipe.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{recipe.out}: cannot be written ({error.strerror})") from None
+    if not os.access(recipe.out, os.W_OK):
+        raise InputError(f"{recipe.out}: cannot be written (read-only)")
     return (recipe.out / "model" / "config.json").exists()
 
 
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return dict(json.loads(recipe.model_dump_json()))
+
+
 def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
-    """Train from the newest whole checkpoint, then write `out/model` in one rename. Returns that folder."""
-    recipe = trainer.recipe
+    """Train from the newest whole checkpoint, then write `out/model` in one rename. Returns that folder.
+
+    From here on `out` is this recipe's. Raises InputError on a full disk; the whole checkpoints stay.
+    """
+    recipe, first = trainer.recipe, trainer.is_world_process_zero()
+    if first:
+        write_json(recipe.out / NOTE, _settings(recipe))
     resume = newest_checkpoint(recipe.out)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    with TrainingBar(f"training {recipe.out.name}", first) as shown, _one_line():
+        trainer.add_callback(shown)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     folder = recipe.out / "model"
-    if trainer.is_world_process_zero():
+    if first:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if _has_adapters(model):
             model = model.merge_and_unload()
@@ -193,9 +226,37 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
             "split": recipe.split,
             "rsiccllm": __version__,
         }
-        save_model(model, processor, folder)
+        with _written(recipe.out):
+            save_model(model, processor, folder)
     trainer.accelerator.wait_for_everyone()
     return folder
+
+
+@contextmanager
+def _written(out: Path) -> Iterator[None]:
+    """A checkpoint that cannot be written as one line, and what there is of it removed: on a full disk it takes room.
+
+    safetensors and torch wrap the system's error in one of their own, and torch's does not say what it was.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        for folder in (out / "checkpoints").glob("checkpoint-*"):
+            if not (folder / WHOLE).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+        reason = str(error).splitlines()[0][:120]
+        left = f"{shutil.disk_usage(out).free // 2**20:,} MB left on the disk"
+        raise InputError(f"{out}: a checkpoint cannot be written, {left} ({reason})") from None
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """A worker that prepares batches hands on its traceback as the message of an InputError: the last line is it."""
+    try:
+        yield
+    except InputError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise InputError(last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from None
 
 
 def _has_adapters(model: Any) -> bool:
