@@ -123,8 +123,8 @@ def rsici_build(
     tasks: Annotated[str, typer.Option(help="what is asked: all, paper, or of describe, caption, changed, kind, count, "
                                        "where, order, dialogue, with commas")] = "caption",
     shares: Annotated[str, typer.Option(help="of how many pairs: caption=0.5,count=0.1; 1 where not named")] = "",
-    preset: Annotated[Literal["", "paper-train", "paper-test-in", "paper-test-out"],
-                      typer.Option(help="the paper's own mix: its sources, split and task")] = "",
+    preset: Annotated[Literal["paper-train", "paper-test-in", "paper-test-out"] | None,
+                      typer.Option(help="the paper's own mix: its sources, split and task")] = None,
     split: Annotated[str | None, typer.Option(help="only this split")] = None,
     phrasings: Annotated[int, typer.Option(min=0, help="phrasings of a question, 0 for all")] = 0,
     boxes: Annotated[Literal["qwen2.5", "qwen3"], typer.Option(help="the form of boxes")] = "qwen2.5",
