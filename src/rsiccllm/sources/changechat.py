@@ -69,7 +69,7 @@ class ChangeChat(Source):
     Classes: changeflag 0 / 1 (`changed`).
     Licence: CC BY 4.0; images as LEVIR-CC.
     Paper: Deng et al., "DeltaVLM: Interactive Remote Sensing Image Change Analysis via Instruction-guided Difference
-    Perception", Remote Sensing 2026 (arXiv 2507.22346).
+    Perception", arXiv 2507.22346.
     """
 
     name = "changechat"

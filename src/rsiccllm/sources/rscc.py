@@ -29,7 +29,7 @@ class RSCC(Source):
     the root (`EBD/`, `xbd/images-w512-h512/`, `xbdsubset/`), 512 x 512 pixels, 62,351 pairs. Where several models wrote
     of one pair the first caption is its description and the others are left out, with a note.
     Classes: none. Splits: the name of the file, "train" unless it names test or val.
-    Licence: CC BY 4.0 for the captions, images under xBD's (CC BY-NC-SA 4.0) and EBD's terms.
+    Licence: of the captions see the page of the set; images under xBD's (CC BY-NC-SA 4.0) and EBD's terms.
     Paper: Chen et al., "RSCC: A Large-Scale Remote Sensing Change Caption Dataset for Disaster Events", NeurIPS 2025.
     """
 

@@ -20,7 +20,7 @@ class S2Looking(SplitFolders):
     Format: `{train,val,test}/{Image1,Image2,label}/*.png`, 1024 x 1024 pixels of 0.5 to 0.8 m, 3,500 / 500 / 1,000
     pairs; `label1` (built) and `label2` (demolished) beside `label` are read where they are there.
     Classes: `label` 0 nothing, 255 a building changed; with `label1` and `label2` also which way.
-    Licence: CC BY-NC-SA 4.0, see the page of the set.
+    Licence: see the page of the set.
     Paper: Shen et al., "S2Looking: A Satellite Side-Looking Dataset for Building Change Detection", Remote Sensing
     2021.
     """
@@ -28,7 +28,7 @@ class S2Looking(SplitFolders):
     name = "s2looking"
     layout = "{train,val,test}/{Image1,Image2,label}/*.png, optional label1/ and label2/, at least one split"
     home = "github.com/S2Looking/Dataset"
-    licence = "CC BY-NC-SA 4.0"
+    licence = "see the page of the set"
     sides = ("Image1", "Image2", "label")
     scope = "building"
 

@@ -22,7 +22,7 @@ class WhuCDC(LevirCC):
     """WHU-CDC: pairs of Christchurch, 2012 and 2016, with five captions and a mask of the changed buildings.
 
     Format: `whuCCcaptions.json` in LEVIR-CC's schema (split in `filepath`) and `images/<split>/{A,B,label}/*.png`,
-    256 x 256 pixels of 0.075 m, 7,434 pairs.
+    256 x 256 pixels, 7,434 pairs.
     Classes: changeflag 0 / 1 where given (`changed`); masks are boolean, True where a building changed.
     Licence: see the page of the set.
     Paper: Shi et al., "A Multitask Network and Two Large-Scale Datasets for Change Detection and Captioning in Remote
