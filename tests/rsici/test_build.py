@@ -317,3 +317,18 @@ def test_texts_of_every_captioned_set_become_instructions(tmp_path: Path) -> Non
             if pair.description:
                 assert said["describe"] == [pair.description]
             assert sum(record.task == "dialogue" for record in own) >= len(pair.dialogues)
+
+
+def test_five_real_sets_are_built_and_no_text_is_refused(shared_data: Path, tmp_path: Path) -> None:
+    kinds = {"levir_cd": "levir-cd", "xbd_mexico": "xbd", "dsifn": "folder", "egy_bcd": "folder", "sztaki": "folder"}
+    specs = [f"{kind}:{shared_data / name}" for name, kind in kinds.items()]
+    counts = build_rsici(specs, tmp_path, settings=BuildSettings(TaskSettings(TASKS)))
+    assert (counts["pairs"], counts["left_out"], counts["rejected"]) == (196, 1, 0)
+    records = read_jsonl(tmp_path / INSTRUCTIONS, Instruction)
+    damaged = [record for record in records if record.source == "xbd" and record.task == "order"]
+    assert len(damaged) == 6
+    assert all("damaged" in record.prompt for record in damaged)
+    levir = [record for record in records if record.source == "levir-cd" and record.task == "changed"]
+    assert sorted({(record.changed, record.answers[0]) for record in levir}, key=str) == [(None, "No."), (True, "Yes.")]
+    for pair in open_source(f"rsici:{tmp_path}").pairs[::20]:
+        assert open_source(f"rsici:{tmp_path}").open(pair).before.size <= (256, 256)

@@ -85,9 +85,12 @@ def _may_be(fact: Fact, prior: Prior) -> bool:
     if prior.complete:
         return False
     words = load_words()
-    if prior.scope:  # a building took the place of what stood there, or left bare ground
-        return fact.object not in words.made
-    if any(region.known for region in prior.regions):
+    covers = any(len(region.known) > 1 for region in prior.regions)  # what the ground was and what it became
+    if not covers and (prior.scope or any(region.known for region in prior.regions)):
+        # A building takes the place of trees, or leaves bare ground; no lake comes with it.
+        other = "disappear" if fact.direction == "appear" else "appear"
+        return fact.object not in words.made and any(item.direction in {None, other} for item in prior.known)
+    if covers:
         near: set[str] = {item.object for item in prior.known}
         for name in list(near):
             near |= words.near[name]
@@ -134,8 +137,8 @@ def _counts(parsed: Parsed, prior: Prior) -> list[Rejection]:
         if low > PER_REGION * number and not roomy:
             found.append(_no("count", f"{_name(fact)} over {number} small area{'s' if number > 1 else ''}"))
         few = min((item.fewest for item in own), default=0) if any(region.known for region in prior.regions) else 0
-        # "A house" of four is a part of the truth where others are told of beside it.
-        if high < few and few >= 4 and several[(fact.object, fact.direction)] == 1:
+        # "A house" of four is a part of the truth where others are told of beside it; "some" is said of any number.
+        if high < few and few >= 4 and high <= PER_REGION and several[(fact.object, fact.direction)] == 1:
             found.append(_no("count", f"{_name(fact)}, at least {few:g} changed"))
     return found
 
