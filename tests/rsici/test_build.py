@@ -184,22 +184,24 @@ def test_after_two_further_attempts_it_is_left_out_and_counted(tmp_path: Path) -
 def test_what_was_answered_is_never_asked_again(tmp_path: Path) -> None:
     spec = sysu(tmp_path / "data")
     say = lambda ask: [WRONG if ask.attempt == 0 else f"{RIGHT} {int(ask.pair.id[-5:])}"]  # noqa: E731
-    whole = Scripted(say)
-    build_rsici([spec], tmp_path / "whole", teacher=whole, settings=CAPTION)
+    whole, settings = Scripted(say), BuildSettings(TaskSettings(("caption",)), shard=7)
+    build_rsici([spec], tmp_path / "whole", teacher=whole, settings=settings)
     asked: list[str] = []
     for stop in (3, 5, 0, 100):
         teacher = Scripted(say, stop)
-        counts = build_rsici([spec], tmp_path / "cut", teacher=teacher, settings=CAPTION)
+        counts = build_rsici([spec], tmp_path / "cut", teacher=teacher, settings=settings)
+        records = read_jsonl(tmp_path / "cut" / INSTRUCTIONS, Instruction)
+        assert len(records) == counts["instructions"]  # what there is can be used in the meantime
         asked += [ask.key for ask in teacher.asked]
         assert (counts["unanswered"] > 0) is (stop < 100)
     assert sorted(asked) == sorted(ask.key for ask in whole.asked)
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
     idle = Scripted(say)
-    assert build_rsici([spec], tmp_path / "cut", teacher=idle, settings=CAPTION) == counts
+    assert build_rsici([spec], tmp_path / "cut", teacher=idle, settings=settings) == counts
     assert idle.asked == []
 
 
-@pytest.mark.parametrize("kill_after", [1, 7, 14])
+@pytest.mark.parametrize("kill_after", [3, 14])
 def test_a_build_killed_while_answers_come_in_ends_as_an_undisturbed_one(tmp_path: Path, kill_after: int) -> None:
     """SIGKILL, in a process of its own, right after an answer was journaled and in the middle of the next line."""
     spec = sysu(tmp_path / "data")
@@ -286,6 +288,17 @@ def test_several_sets_and_tiles(tmp_path: Path) -> None:
         assert marked is not None
         assert bool(marked.any()) is ("_0256_0000" in pair.id or ("_0256_0044" in pair.id))
         assert pair.changed is (True if marked.any() else None)  # the rest of a building mask proves nothing
+
+
+@pytest.mark.parametrize("kind", ["sysu-cd", "cdd"])
+def test_a_mask_of_another_size_is_refused(tmp_path: Path, kind: str) -> None:
+    sides = {"sysu-cd": ("time1", "time2", "label"), "cdd": ("A", "B", "OUT")}[kind]
+    for side in sides:
+        (tmp_path / "train" / side).mkdir(parents=True)
+        size = (40, 40) if side == sides[2] else (48, 40)
+        Image.new("L", size, 255).save(tmp_path / "train" / side / "1.png")
+    with pytest.raises(InputError, match=rf"{sides[2]}/1.png: 40x40 pixels, but its images have 48x40"):
+        build_rsici([f"{kind}:{tmp_path}"], tmp_path / "out")
 
 
 def test_presets(tmp_path: Path) -> None:

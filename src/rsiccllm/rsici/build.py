@@ -15,6 +15,7 @@ from typing import Any
 
 from rsiccllm.errors import InputError
 from rsiccllm.files import inside, read_json, write_json, write_jsonl
+from rsiccllm.pairs import probe_image
 from rsiccllm.progress import track
 from rsiccllm.records import PAIRS, ImagePair, Instruction
 from rsiccllm.rsici.card import CARD, Tally, write_card
@@ -147,6 +148,10 @@ def _open(specs: Sequence[str], settings: BuildSettings) -> list[tuple[str, Sour
     return found
 
 
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
 @dataclass(frozen=True)
 class _Item:
     """One pair to build from, before its images are placed. `id`: unique in the set that is built."""
@@ -155,6 +160,7 @@ class _Item:
     source: Source
     pair: ImagePair
     id: str
+    size: tuple[int, int]
 
 
 def _items(sources: Sequence[tuple[str, Source]], settings: BuildSettings) -> list[_Item]:
@@ -170,11 +176,13 @@ def _items(sources: Sequence[tuple[str, Source]], settings: BuildSettings) -> li
             if name in seen:
                 raise InputError(f"id '{name}' is in {seen[name]} and in {label}; build them apart")
             seen[name] = label
-            if source.on_disk:
-                source.size_of(pair)
-                if pair.mask:
-                    inside(source.root, pair.mask)
-            found.append(_Item(label, source, pair, name))
+            size = source.size_of(pair)
+            found.append(_Item(label, source, pair, name, size))
+            if source.on_disk and source.plain_mask and pair.mask:
+                mask = inside(source.root, pair.mask)
+                whole = source.whole_size_of(pair) if isinstance(source, Tiles) else size
+                if (marked := probe_image(mask)) != whole:
+                    raise InputError(f"{mask}: {_size(marked)} pixels, but its images have {_size(whole)}")
     return found
 
 
@@ -234,6 +242,10 @@ class _Build:
         _render(self.items, self.out)
         for item in track(self.items, "building", len(self.items)):
             prior = prior_of(item.source, item.pair, self.settings.speck)
+            if prior.masked and (prior.width, prior.height) != item.size:
+                mask = item.source.root / str(item.pair.mask)
+                marked = _size((prior.width, prior.height))
+                raise InputError(f"{mask}: {marked} pixels, but its images have {_size(item.size)}")
             placed = place(item.source, item.pair, self.out, item.label)
             # An empty mask of buildings does not say that nothing changed.
             changed = item.pair.changed if prior.empty and prior.scope else prior.changed

@@ -40,6 +40,8 @@ def write_shards(folder: Path, records: Iterable[Instruction], size: int) -> Ite
     `files.shards`). Beside each, `parquet/` holds the same records for `datasets`. Whole files or none.
     """
     stem, suffix = INSTRUCTIONS.split(".")
+    for old in (*folder.glob(f"{stem}*.{suffix}"), *(folder / PARQUET).glob("*.parquet")):
+        old.unlink()  # of an earlier call that left asks unanswered: the set grows, and its shards get other names
     source = iter(records)
     ahead, number = list(islice(source, size)), 0
     while ahead:

@@ -72,6 +72,10 @@ class Tiles(Source):
         width, height = self.inner.size_of(self._corner[pair.id][0])
         return min(width, self.side), min(height, self.side)
 
+    def whole_size_of(self, pair: ImagePair) -> tuple[int, int]:
+        """(width, height) of the pair that a tile was cut from; of the pair itself where it is whole."""
+        return self.inner.size_of(self._corner[pair.id][0] if pair.id in self._corner else pair)
+
     def mask(self, pair: ImagePair) -> np.ndarray | None:
         """The mask of a pair or tile."""
         classes = self.classes(pair)
