@@ -375,7 +375,7 @@ _thread_fault = threading.excepthook
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"rsiccllm: {message}", file=sys.stderr)
+    print(f"rsiccllm: {' '.join(message.splitlines())}", file=sys.stderr)  # a file's name may hold a line break
     raise SystemExit(status)
 
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rsiccllm.errors import InputError
 from rsiccllm.model.processor import PairProcessor, load_processor
+from rsiccllm.model.variants import VARIANTS, Variant
 from rsiccllm.model.vlm import PairQwen2_5_VL, load_model
 
 FAMILIES = ["qwen2_5_vl", "qwen3_vl"]
@@ -28,18 +29,20 @@ def prompt_batch(processor: PairProcessor, images: int = 2) -> dict[str, torch.T
 @pytest.mark.parametrize("family", FAMILIES)
 def test_difference_starts_as_the_base_model_bit_for_bit(tiny_checkpoints: dict[str, Path], family: str) -> None:
     batch = prompt_batch(load_processor(tiny_checkpoints[family]))
-    plain, ours = (load_model(tiny_checkpoints[family], variant) for variant in ("none", "change_map"))
+    plain, *others = (load_model(tiny_checkpoints[family], variant) for variant in VARIANTS)
     with torch.inference_mode():
-        assert plain(**batch).logits.equal(ours(**batch).logits)
+        assert len(others) == 5
+        for other in others:
+            assert plain(**batch).logits.equal(other(**batch).logits)
         stock = AutoModelForImageTextToText.from_pretrained(tiny_checkpoints[family])
         torch.testing.assert_close(stock(**batch).logits, plain(**batch).logits, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "variant"), [("qwen2_5_vl", "ours"), ("qwen3_vl", "ours"), ("qwen2_5_vl", "paper")])
 def test_save_and_load_keep_every_weight_and_generate_uses_the_difference(
-    tiny_checkpoints: dict[str, Path], tmp_path: Path, family: str
+    tiny_checkpoints: dict[str, Path], tmp_path: Path, family: str, variant: Variant
 ) -> None:
-    model = load_model(tiny_checkpoints[family], "change_map")
+    model = load_model(tiny_checkpoints[family], variant)
     processor = load_processor(tiny_checkpoints[family])
     torch.manual_seed(1)
     torch.nn.init.normal_(model.model.difference.out.weight, std=1.0)
@@ -70,7 +73,7 @@ def test_images_that_are_no_pairs_are_refused(tiny_checkpoints: dict[str, Path])
     processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
     batch = prompt_batch(processor, images=3)
     with pytest.raises(ValueError, match="pairs of equal size"):
-        load_model(tiny_checkpoints["qwen2_5_vl"], "change_map")(**batch)
+        load_model(tiny_checkpoints["qwen2_5_vl"], "ours")(**batch)
     load_model(tiny_checkpoints["qwen2_5_vl"], "none")(**batch)
 
 
@@ -86,6 +89,14 @@ def test_loading_what_is_no_model(tiny_checkpoints: dict[str, Path], tmp_path: P
     model.save_pretrained(tmp_path, state_dict=state)
     with pytest.raises(InputError, match="weights do not fit"):
         load_model(tmp_path)
+
+
+def test_a_checkpoint_keeps_its_variant(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    load_model(tiny_checkpoints["qwen2_5_vl"], "paper").save_pretrained(tmp_path)
+    assert load_model(tmp_path).config.difference["variant"] == "paper"
+    load_model(tmp_path, "paper")
+    with pytest.raises(InputError, match="was trained with variant 'paper', expected 'ours'"):
+        load_model(tmp_path, "ours")
 
 
 def test_a_template_that_loses_images_is_told(tiny_checkpoints: dict[str, Path]) -> None:

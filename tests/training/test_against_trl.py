@@ -30,7 +30,7 @@ def parts(request: pytest.FixtureRequest, tiny_checkpoints: dict[str, Path]) -> 
     processor = load_processor(folder)
     processor.chat_template = TEMPLATE
     processor.tokenizer.padding_side = "left"
-    policy, reference = (load_model(folder, "change_map") for _ in range(2))
+    policy, reference = (load_model(folder, "ours") for _ in range(2))
     torch.manual_seed(0)
     with torch.no_grad():
         for weight in policy.parameters():

@@ -10,7 +10,6 @@ import pytest
 import torch
 from helpers import sample
 
-from rsiccllm.errors import InputError
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.rsici.build import build_rsici
@@ -75,26 +74,16 @@ def test_only_the_difference_path_learns(tiny_checkpoints: dict[str, Path], tmp_
     log = [json.loads(line) for line in (recipe.out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert log[2]["map_loss"] < log[0]["map_loss"]
     start, end = load_model(tiny_checkpoints[family]).state_dict(), load_model(folder)
-    assert end.config.difference["variant"] == "change_map"
+    assert end.config.difference["variant"] == "ours"
     assert end.config.provenance["stage"] == "difference"
     assert all(value.equal(end.state_dict()[name]) for name, value in start.items())
     # The projection to the language model is not used here, and stays at its zero start.
     assert not end.model.difference.out.weight.any()
 
 
-def test_without_a_difference_path_there_is_nothing_to_train(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    build_rsici(["scenes:4,seed=7,size=64,easy=1"], tmp_path / "data")
-    recipe = DifferenceRecipe(
-        model=str(tiny_checkpoints["qwen2_5_vl"]), data=tmp_path / "data", out=tmp_path / "out", max_steps=1,
-        learning_rate=1e-3, variant="none",
-    )  # fmt: skip
-    with pytest.raises(InputError, match="variant=none: has no difference path"):
-        train_difference(recipe)
-
-
 def test_images_alone_give_maps_and_no_logits(tiny_checkpoints: dict[str, Path]) -> None:
     processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
-    model = load_model(tiny_checkpoints["qwen2_5_vl"], "change_map").eval()
+    model = load_model(tiny_checkpoints["qwen2_5_vl"], "ours").eval()
     samples = [sample(0, 1)]
     packed = PackingCollator(processor)(samples)
     batch = ImageCollator(processor)(samples)

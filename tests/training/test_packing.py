@@ -68,7 +68,7 @@ def test_prompt_positions_equal_the_models_own(tiny_checkpoints: dict[str, Path]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("variant", ["none", "change_map"])
+@pytest.mark.parametrize("variant", ["none", "ours"])
 def test_packed_equals_separate_sequences(tiny_checkpoints: dict[str, Path], family: str, variant: str) -> None:
     """Ragged prompts (other image sizes) and ragged answer counts: log-probabilities and gradients are the same."""
     processor = load_processor(tiny_checkpoints[family])

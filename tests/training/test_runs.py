@@ -65,7 +65,7 @@ def test_sft_then_dnpo(
     assert len(found) == 6
     assert found[-1] < found[0]
     model = load_model(folder)
-    assert model.config.difference["variant"] == "change_map"
+    assert model.config.difference["variant"] == "ours"
     assert model.config.provenance["stage"] == "sft"
     assert model.model.difference.out.weight.any()
     written = (folder / "model.safetensors").stat().st_mtime_ns
@@ -164,6 +164,28 @@ def test_the_longest_row_is_found_by_images_and_words(tiny_checkpoints: dict[str
     lengths = {record.pair: collator([dataset[k]])["input_ids"].shape[1] for k, record in enumerate(records)}
     assert max(lengths, key=lambda pair: lengths[pair]) == "middle"
     assert check_lengths(dataset, collator) == lengths["middle"]
+
+
+@pytest.mark.parametrize("lora_rank", [None, 4])
+def test_a_run_killed_after_its_last_update_makes_no_more(
+    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path, lora_rank: int | None
+) -> None:
+    recipe = SFTRecipe.model_validate(
+        {
+            **COMMON,
+            "model": str(tiny_checkpoints["qwen2_5_vl"]),
+            "data": data[0],
+            "out": tmp_path / "out",
+            "max_steps": 3,
+            "lora_rank": lora_rank,
+        }
+    )
+    finished = load_model(train_sft(recipe)).state_dict()
+    shutil.rmtree(recipe.out / "model")
+    again = load_model(train_sft(recipe)).state_dict()
+    assert len(losses(recipe.out)) == 3
+    assert newest_checkpoint(recipe.out) == recipe.out / "checkpoints" / "checkpoint-3"
+    assert all(weight.equal(again[name]) for name, weight in finished.items())
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt"])

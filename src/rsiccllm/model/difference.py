@@ -1,25 +1,21 @@
 """What differs between two images, put into the visual tokens of the second.
 
-`change_map` is our first form of the difference path: a map, cell by cell, of whether a place changed and what happened
-there, learnt from change masks and facts. What the changed cells hold, with their positions, is pooled and added to the
-tokens of the second image: so the language model reads what changed and where in one place. Without the trained map,
-places stay at chance (docs/choices.md).
+`DifferencePath` is what every variant shares; the paper's are in fusion.py. `ours` is a map, cell by cell, of whether a
+place changed and what happened there, learnt from change masks and facts. What the changed cells hold, with their
+positions, is pooled and added to the tokens of the second image: so the language model reads what changed and where in
+one place. Without the trained map, places stay at chance (docs/choices.md).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from rsiccllm.facts import Direction, Object
-
-Variant = Literal["none", "change_map"]
-VARIANTS: tuple[str, ...] = ("none", "change_map")
-
 
 MAP_STRIDE = 4
 """Pixels of the processed image a cell of the change map, a side. A token of 28 pixels holds 7 x 7 cells."""
@@ -32,15 +28,15 @@ FACTS: tuple[tuple[str, str], ...] = tuple(
 
 
 class DifferenceOutput(NamedTuple):
-    """features: one [tokens, dim] an image, the second of each pair changed.
+    """features: one [tokens, dim] an image, the second of each pair changed. maps, facts: None where there is no map.
 
     maps: one [rows, cols] a pair, the log odds of change in each cell. facts: one [FACTS, rows, cols] a pair, the log
     probability of each fact in a cell, given that it changed.
     """
 
     features: list[Tensor]
-    maps: list[Tensor]
-    facts: list[Tensor]
+    maps: list[Tensor] | None
+    facts: list[Tensor] | None
 
 
 ANCHORS = 8
@@ -65,8 +61,59 @@ def place_code(rows: int, cols: int, device: torch.device) -> Tensor:
     return 4 * (code - code.mean((1, 2), keepdim=True))
 
 
+class DifferencePath(nn.Module):
+    """What every variant is: a module that adds something to the second image's tokens of each pair."""
+
+    def forward(
+        self, first: Tensor, second: Tensor, pixels_first: Tensor, pixels_second: Tensor, rows: int, cols: int
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """first, second: [pairs, tokens, dim]. pixels_*: [pairs, patches, numbers], normalised as the processor does.
+
+        rows, cols: tokens. Returns what is added to the second image's tokens [pairs, tokens, dim], and, where the
+        variant has a map, the maps [pairs, height, width] and facts [pairs, FACTS, height, width] of DifferenceOutput.
+        """
+        raise NotImplementedError
+
+    def enhance(self, features: list[Tensor], pixel_values: Tensor, grids: list[tuple[int, int]]) -> DifferenceOutput:
+        """Walk over the pairs, those of one grid together.
+
+        features: one [tokens, dim] an image, before and after in turn. pixel_values: [patches, numbers] of all images.
+        grids: (rows, cols) of merged tokens, one an image. Raises ValueError where images do not come in pairs.
+        """
+        if len(features) % 2 or any(grids[i] != grids[i + 1] for i in range(0, len(grids) - 1, 2)):
+            raise ValueError(
+                f"the difference path needs images in pairs of equal size, got {len(features)} with token grids {grids}"
+            )
+        counts = [rows * cols for rows, cols in grids]
+        per_token = pixel_values.shape[0] // sum(counts)
+        pixels = (
+            pixel_values.to(features[0].dtype).reshape(sum(counts), per_token * pixel_values.shape[1]).split(counts)
+        )
+        enhanced = list(features)
+        maps: dict[int, Tensor] = {}
+        facts: dict[int, Tensor] = {}
+        for rows, cols in sorted(set(grids)):
+            chosen = [i for i in range(0, len(grids), 2) if grids[i] == (rows, cols)]
+            first, second, pixels_first, pixels_second = (
+                torch.stack([source[i + step] for i in chosen])
+                for source, step in ((features, 0), (features, 1), (pixels, 0), (pixels, 1))
+            )
+            added, seen, told = self(first, second, pixels_first, pixels_second, rows, cols)
+            for at, image in enumerate(chosen):
+                enhanced[image + 1] = features[image + 1] + added[at]
+                if seen is not None and told is not None:
+                    maps[image], facts[image] = seen[at], told[at]
+        in_order = sorted(maps)
+        return DifferenceOutput(enhanced, [maps[i] for i in in_order] or None, [facts[i] for i in in_order] or None)
+
+
 class ZeroLinear(nn.Linear):
     """A projection that starts at zero: what it feeds is at first untouched."""
+
+    def reset_parameters(self) -> None:
+        """Called by nn.Linear when it is made."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
 
 
 class PixelTower(nn.Module):
@@ -101,7 +148,7 @@ def unpatch(patches: Tensor, rows: int, cols: int, merge: int, patch: int) -> Te
     return grid.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(len(patches), 3, rows * merge * patch, cols * merge * patch)
 
 
-class ChangeMap(nn.Module):
+class ChangeMap(DifferencePath):
     """Says cell by cell whether and what changed, and adds what and where to the second image's tokens.
 
     tokens: width of the merged visual tokens. merge, patch: patches a token and pixels a patch, a side.
@@ -127,11 +174,7 @@ class ChangeMap(nn.Module):
     def forward(
         self, first: Tensor, second: Tensor, pixels_first: Tensor, pixels_second: Tensor, rows: int, cols: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """first, second: [pairs, tokens, dim]. pixels_*: [pairs, patches, numbers], normalised as the processor does.
-
-        Returns what is added to the second image's tokens [pairs, tokens, dim], and as in DifferenceOutput the maps
-        [pairs, height / MAP_STRIDE, width / MAP_STRIDE] and the facts [pairs, FACTS, ..., ...].
-        """
+        """As in DifferencePath; a cell of the maps is MAP_STRIDE pixels a side."""
         pixels = unpatch(torch.cat([pixels_first, pixels_second]), rows, cols, self.merge, self.patch)
         one, two = self.tower(pixels).chunk(2)  # [pairs, width, height, width] in cells
         moved = self.tokens(self.norm(second) - self.norm(first))  # [pairs, tokens, width]
@@ -161,36 +204,6 @@ class ChangeMap(nn.Module):
         what, place, named = told.split(self.parts, -1)
         # 12 makes a likely fact as loud as a place (norm about 8).
         return self.out(torch.cat([self.what_norm(what), place, 12 * named], -1))
-
-    def enhance(self, features: list[Tensor], pixel_values: Tensor, grids: list[tuple[int, int]]) -> DifferenceOutput:
-        """Walk over the pairs, those of one grid together.
-
-        features: one [tokens, dim] an image, before and after in turn. pixel_values: [patches, numbers] of all images.
-        grids: (rows, cols) of merged tokens, one an image. Raises ValueError where images do not come in pairs.
-        """
-        if len(features) % 2 or any(grids[i] != grids[i + 1] for i in range(0, len(grids) - 1, 2)):
-            raise ValueError(
-                f"the difference path needs images in pairs of equal size, got {len(features)} with token grids {grids}"
-            )
-        counts = [rows * cols for rows, cols in grids]
-        per_token = pixel_values.shape[0] // sum(counts)
-        pixels = (
-            pixel_values.to(features[0].dtype).reshape(sum(counts), per_token * pixel_values.shape[1]).split(counts)
-        )
-        enhanced = list(features)
-        maps: list[Tensor] = [features[0]] * (len(features) // 2)
-        facts: list[Tensor] = list(maps)
-        for rows, cols in sorted(set(grids)):
-            chosen = [i for i in range(0, len(grids), 2) if grids[i] == (rows, cols)]
-            first, second, pixels_first, pixels_second = (
-                torch.stack([source[i + step] for i in chosen])
-                for source, step in ((features, 0), (features, 1), (pixels, 0), (pixels, 1))
-            )
-            added, seen, told = self(first, second, pixels_first, pixels_second, rows, cols)
-            for at, image in enumerate(chosen):
-                enhanced[image + 1] = features[image + 1] + added[at]
-                maps[image // 2], facts[image // 2] = seen[at], told[at]
-        return DifferenceOutput(enhanced, maps, facts)
 
 
 def map_loss(maps: list[Tensor], targets: list[Tensor | None]) -> Tensor:

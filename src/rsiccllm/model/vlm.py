@@ -30,7 +30,9 @@ from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from rsiccllm.errors import InputError
-from rsiccllm.model.difference import VARIANTS, ChangeMap, ZeroLinear
+from rsiccllm.model.difference import ChangeMap, DifferencePath, ZeroLinear
+from rsiccllm.model.fusion import Fusion
+from rsiccllm.model.variants import VARIANTS, Variant
 
 if TYPE_CHECKING:
     _Mixin = Any  # what the mixins are mixed into is known to transformers alone
@@ -71,11 +73,13 @@ class _Body(_Mixin):
             raise InputError(f"difference.variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
         patches = self.visual.patch_embed
         patches.__class__ = type("LinearPatches", (_LinearPatches, type(patches)), {})
-        self.difference: ChangeMap | None = None
-        if variant == "change_map":
-            self.difference = ChangeMap(
-                vision.out_hidden_size, vision.spatial_merge_size, vision.patch_size, settings.get("width", 64)
-            )
+        self.difference: DifferencePath | None = None
+        shape = (vision.out_hidden_size, vision.spatial_merge_size, vision.patch_size)
+        options = {name: value for name, value in settings.items() if name != "variant"}
+        if variant == "ours":
+            self.difference = ChangeMap(*shape, **options)
+        elif variant != "none":
+            self.difference = Fusion(*shape, variant, **options)
         self.post_init()
 
     @torch.no_grad()
@@ -172,7 +176,8 @@ class _WithDifference(_Mixin):
 class PairQwen2_5_VLConfig(Qwen2_5_VLConfig):
     """Qwen2.5-VL's configuration and two fields.
 
-    difference: {"variant": ..., "width": ...}. provenance: stage, base and data that made the weights.
+    difference: {"variant": ...} and the settings of that class (ChangeMap, Fusion). provenance: stage, base and data
+    that made the weights.
     """
 
     model_type = "rsiccllm_qwen2_5_vl"
@@ -227,7 +232,7 @@ register_checkpoint_conversion_mapping(
 PairModel = PairQwen2_5_VL | PairQwen3VL
 
 
-def load_model(checkpoint: str | Path, variant: str | None = None, dtype: torch.dtype = torch.float32) -> Any:
+def load_model(checkpoint: str | Path, variant: Variant | None = None, dtype: torch.dtype = torch.float32) -> Any:
     """Load a model from a folder or hub name: ours, or a plain Qwen2.5-VL or Qwen3-VL to which the difference is added.
 
     variant: the difference path; None keeps what the checkpoint says ("none" for a plain base).
@@ -247,6 +252,9 @@ def load_model(checkpoint: str | Path, variant: str | None = None, dtype: torch.
         fields = config.to_dict()
         fields.pop("model_type")
         config = config_class(**fields)
+    held = (config.difference or {}).get("variant", "none")
+    if variant is not None and held not in {"none", variant}:
+        raise InputError(f"{name}: was trained with variant {held!r}, expected {variant!r} or a base without one")
     if variant is not None:
         config.difference = {**(config.difference or {}), "variant": variant}
     try:

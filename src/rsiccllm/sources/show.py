@@ -9,6 +9,7 @@ from pathlib import Path
 from rsiccllm.errors import InputError
 from rsiccllm.facts import Fact
 from rsiccllm.page import Html, element, figure, join, overlay, write_page
+from rsiccllm.progress import track
 from rsiccllm.records import ImagePair
 from rsiccllm.sources import Source, open_source
 
@@ -28,7 +29,7 @@ def show_source(spec: str, n: int, out: Path | str, split: str | None = None, se
     chosen = sorted(random.Random(seed).sample(range(len(pairs)), min(n, len(pairs))))
     which = f"of the split {split}" if split else "of all splits"
     intro = element("p", f"{len(chosen)} of the {len(pairs):,} pairs {which}, drawn with seed {seed}.", css="quiet")
-    cards = join(pair_card(source, pairs[index]) for index in chosen)
+    cards = join(pair_card(source, pairs[index]) for index in track(chosen, "pairs", len(chosen)))
     return write_page(out, spec, join([intro, cards]))
 
 

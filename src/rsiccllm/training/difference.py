@@ -15,7 +15,6 @@ from PIL import Image
 from torch.utils.data import Dataset
 from transformers import set_seed
 
-from rsiccllm.errors import InputError
 from rsiccllm.model.checkpoint import resolve_checkpoint
 from rsiccllm.model.difference import fact_loss, fact_target, map_loss
 from rsiccllm.model.processor import PairProcessor, load_processor
@@ -114,9 +113,7 @@ def train_difference(recipe: DifferenceRecipe) -> Path:
     set_seed(recipe.seed)  # fresh difference weights are drawn from it
     checkpoint = resolve_checkpoint(recipe.model)
     processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
-    model = load_model(checkpoint, recipe.variant)
-    if model.model.difference is None:
-        raise InputError(f"variant={recipe.variant}: has no difference path to train, expected change_map")
+    model = load_model(checkpoint, "ours")
     model.requires_grad_(False)
     model.model.difference.requires_grad_(True)
     model.model.visual.requires_grad_(recipe.train_vision)

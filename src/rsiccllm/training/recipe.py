@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from rsiccllm.errors import InputError
 from rsiccllm.files import describe_validation, read_text
+from rsiccllm.model.variants import Variant
 
 
 class Recipe(BaseModel):
@@ -62,10 +63,9 @@ class Recipe(BaseModel):
 
 
 class DifferenceRecipe(Recipe):
-    """The difference path alone, before fine-tuning (training/difference.py). Fields as for SFTRecipe."""
+    """The change map of variant "ours" alone, before fine-tuning (training/difference.py). Fields as for SFTRecipe."""
 
     stage: Literal["difference"] = "difference"
-    variant: Literal["none", "change_map"] = "change_map"
     map_weight: float = Field(1.0, ge=0)
     fact_weight: float = Field(1.0, ge=0)
     train_vision: bool = False
@@ -90,7 +90,7 @@ class SFTRecipe(AnswerRecipe):
     """
 
     stage: Literal["sft"] = "sft"
-    variant: Literal["none", "change_map"] = "change_map"
+    variant: Variant = "ours"
     max_answers: int = Field(5, ge=1)
     map_weight: float = Field(1.0, ge=0)
     fact_weight: float = Field(0.3, ge=0)

@@ -211,9 +211,12 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     if first:
         write_json(recipe.out / NOTE, _settings(recipe))
     resume = newest_checkpoint(recipe.out)
-    with TrainingBar(f"training {recipe.out.name}", first) as shown, _one_line():
-        trainer.add_callback(shown)
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if resume and _is_last(resume):  # the Trainer would make one update more
+        trainer._load_from_checkpoint(str(resume))
+    else:
+        with TrainingBar(f"training {recipe.out.name}", first) as shown, _one_line():
+            trainer.add_callback(shown)
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     folder = recipe.out / "model"
     if first:
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -230,6 +233,11 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
             save_model(model, processor, folder)
     trainer.accelerator.wait_for_everyone()
     return folder
+
+
+def _is_last(checkpoint: Path) -> bool:
+    state = read_json(checkpoint / "trainer_state.json")
+    return bool(state["global_step"] >= state["max_steps"])
 
 
 @contextmanager
