@@ -37,7 +37,10 @@ for _name, _app in (
 ):
     app.add_typer(_app, name=_name)
 
-SPEC_HELP = "levir-cc:DIR, levir-mci:DIR, levir-cd:DIR, folder:DIR, rsici:DIR or scenes:N[,seed=S,size=PX,easy=1]"
+SPEC_HELP = (
+    "levir-cc, levir-mci, levir-cd, sysu-cd, s2looking, cdd, whu-cdc, second, second-cc, xbd, dubai-cc, rscc, "
+    "changechat, folder or rsici, each with :DIR; or scenes:N[,seed=S,size=PX,easy=1]"
+)
 Spec = Annotated[str, typer.Argument(metavar="SOURCE", help=f"the source: {SPEC_HELP}")]
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML file, such as recipes/tiny_sft.yaml")]
 Overrides = Annotated[
@@ -116,19 +119,39 @@ def data_show(
 def rsici_build(
     source: Annotated[list[str], typer.Option(help=f"a source, may be given several times: {SPEC_HELP}")],
     out: Out,
-    tasks: Annotated[str, typer.Option(help="what is asked, comma-separated: caption, describe")] = "caption",
-) -> None:
-    """Build instruction data from what the sources say.
+    teacher: Annotated[Literal["rules"], typer.Option(help="who writes what the source does not hold")] = "rules",
+    tasks: Annotated[str, typer.Option(help="what is asked: all, paper, or of describe, caption, changed, kind, count, "
+                                       "where, order, dialogue, with commas")] = "caption",
+    shares: Annotated[str, typer.Option(help="of how many pairs: caption=0.5,count=0.1; 1 where not named")] = "",
+    preset: Annotated[Literal["paper-train", "paper-test-in", "paper-test-out"] | None,
+                      typer.Option(help="the paper's own mix: its sources, split and task")] = None,
+    split: Annotated[str | None, typer.Option(help="only this split")] = None,
+    phrasings: Annotated[int, typer.Option(min=0, help="phrasings of a question, 0 for all")] = 0,
+    boxes: Annotated[Literal["qwen2.5", "qwen3"], typer.Option(help="the form of boxes")] = "qwen2.5",
+    tile: Annotated[int, typer.Option(min=0, help="cut larger pairs without text into tiles; 0: never")] = 256,
+    speck: Annotated[int, typer.Option(min=0, help="drop parts of a mask under so many pixels")] = 24,
+    shard: Annotated[int, typer.Option(min=1, help="instructions a file")] = 10_000,
+    seed: Annotated[int, typer.Option(help="other phrasings, other pairs for shares under 1")] = 0,
+) -> None:  # fmt: skip
+    """Build instruction data from masks, captions and a teacher.
 
-    Answers are the captions or descriptions that they carry. Stopped, it goes on when called again.
+    What a source does not hold is written by the teacher and has to pass the gates. Stopped, it goes on when called
+    again.
 
     \b
-    Example:
+    Examples:
       rsiccllm rsici build --source levir-cc:data/LEVIR-CC --out runs/levir
+      rsiccllm rsici build --source levir-cd:data/LEVIR-CD --source sysu-cd:data/SYSU-CD --tasks all --out runs/rsici
     """
-    from rsiccllm.rsici.build import build_rsici
+    from rsiccllm.rsici.build import BuildSettings, build_rsici, preset_of
+    from rsiccllm.rsici.tasks import TaskSettings, read_shares, read_tasks
+    from rsiccllm.rsici.teachers.rules import RulesTeacher
 
-    counts = build_rsici(source, out, [task.strip() for task in tasks.split(",")])
+    wanted, only = preset_of(preset, source) if preset else (read_tasks(tasks), split)
+    settings = BuildSettings(
+        TaskSettings(wanted, read_shares(shares), phrasings, boxes, seed), tile, speck, only, shard
+    )
+    counts = build_rsici(source, out, teacher={"rules": RulesTeacher}[teacher](), settings=settings)
     print(f"{out}: " + _counted(counts))
 
 

@@ -21,7 +21,8 @@ from rsiccllm.files import read_jsonl, write_jsonl
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import INSTRUCTIONS, Instruction
-from rsiccllm.rsici.build import build_rsici
+from rsiccllm.rsici.build import BuildSettings, build_rsici
+from rsiccllm.rsici.tasks import TASKS, TaskSettings
 from rsiccllm.rsicp.build import build_rsicp
 from rsiccllm.training.data import PairDataset, check_lengths, load_records
 from rsiccllm.training.dnpo import train_dnpo
@@ -256,3 +257,16 @@ def test_what_is_refused(tiny_checkpoints: dict[str, Path], data: tuple[Path, Pa
     train_sft(recipe())
     with pytest.raises(InputError, match=r"holds a run with learning_rate=0.001, this one has 0.01"):
         train_sft(recipe(learning_rate=1e-2))
+
+
+def test_a_sharded_set_of_every_task_is_trained_on(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    settings = BuildSettings(TaskSettings(TASKS), shard=100)
+    build_rsici(["scenes:30,seed=7,size=64,easy=1"], tmp_path / "rsici", settings=settings)
+    assert not (tmp_path / "rsici" / "instructions.jsonl").exists()
+    records = load_records(tmp_path / "rsici", INSTRUCTIONS, Instruction, "train")
+    assert {record.task for record in records} == set(TASKS)
+    recipe = SFTRecipe(
+        model=str(tiny_checkpoints["qwen2_5_vl"]), data=tmp_path / "rsici", out=tmp_path / "sft", max_steps=3, **COMMON
+    )
+    train_sft(recipe)
+    assert len(losses(recipe.out)) == 3

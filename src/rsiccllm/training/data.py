@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from rsiccllm.errors import InputError
 from rsiccllm.facts import parse
-from rsiccllm.files import inside, read_jsonl
+from rsiccllm.files import inside, read_jsonl, shards
 from rsiccllm.pairs import open_pair, probe_image
 from rsiccllm.records import INSTRUCTIONS, PREFERENCES, Instruction, Preference
 from rsiccllm.training.packing import PackingCollator, Sample
@@ -35,13 +35,21 @@ class PairDataset(Dataset):
         mask = inside(self.root, record.mask) if record.mask else None
         pair = open_pair(inside(self.root, record.before), inside(self.root, record.after), mask)
         answers = self.answers(record)
-        return Sample(record.id, [pair.before, pair.after], record.prompt, answers, pair.mask, stated_facts(record))
+        history = [(turn.question, turn.answer) for turn in record.history] if isinstance(record, Instruction) else []
+        return Sample(
+            record.id, [pair.before, pair.after], record.prompt, answers, pair.mask, stated_facts(record), history
+        )
 
 
 def stated_facts(record: Instruction | Preference) -> list[tuple[str, str]] | None:
-    """The (object, direction) of every change: as recorded, else as its right answers say; None where they say none."""
+    """The (object, direction) of every change: as recorded, else as its right answers say; None where they say none.
+
+    What the rules wrote says no more than was recorded: "a building has changed" tells no direction.
+    """
     if isinstance(record, Instruction) and record.facts is not None:
         return [(fact.object, fact.direction) for fact in record.facts]
+    if isinstance(record, Instruction) and record.teacher == "rules":
+        return None
     texts = record.answers if isinstance(record, Instruction) else record.references
     parsed = [parse(text) for text in texts]
     facts: list[tuple[str, str]] = [(fact.object, fact.direction) for item in parsed for fact in item.facts]
@@ -53,7 +61,7 @@ def load_records(root: Path, filename: str, record: type[Record], split: str) ->
 
     Raises InputError otherwise.
     """
-    if not (root / filename).is_file():
+    if not shards(root / filename)[0].is_file():
         writer = {INSTRUCTIONS: "rsici build", PREFERENCES: "rsicp build"}[filename]
         found = f"no {filename} in it" if root.is_dir() else "no such folder"
         raise InputError(f"{root}: {found}; expected a folder that `rsiccllm {writer}` wrote")
@@ -74,7 +82,8 @@ def load_records(root: Path, filename: str, record: type[Record], split: str) ->
 def check_lengths(dataset: PairDataset, collator: PackingCollator) -> int:
     """Pack the longest row and return its tokens: one that is too long is told before training starts, by InputError.
 
-    Which row that is follows from the sizes of the images and the tokens of the answers; no pixel is decoded for it.
+    Which row that is follows from the sizes of the images and the tokens of what is asked and answered; no pixel is
+    decoded for it.
     """
     patches = collator.processor.image_processor.get_number_of_image_patches
     merged = collator.processor.image_processor.merge_size**2
@@ -82,7 +91,9 @@ def check_lengths(dataset: PairDataset, collator: PackingCollator) -> int:
     def tokens(index: int) -> int:
         record = dataset.records[index]
         width, height = probe_image(inside(dataset.root, record.before))
-        answers = sum(len(collator.processor.encode_answer(answer)) for answer in dataset.answers(record))
-        return 2 * patches(height, width) // merged + answers
+        history = record.history if isinstance(record, Instruction) else []
+        asked = [record.prompt, *(text for turn in history for text in (turn.question, turn.answer))]
+        words = sum(len(collator.processor.encode_answer(text)) for text in (*asked, *dataset.answers(record)))
+        return 2 * patches(height, width) // merged + words
 
     return int(collator([dataset[max(range(len(dataset)), key=tokens)]])["input_ids"].shape[1])
