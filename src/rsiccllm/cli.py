@@ -138,7 +138,10 @@ def bench_score(
     predictions: Annotated[list[Path], typer.Option(help='lines of {"id": ..., "caption": ...}; several may be given')],
     references: Annotated[str, typer.Option(help=f"{SPEC_HELP}, or levir-cc-captions:FILE")],
     split: Annotated[str, typer.Option(help="which split of the references")] = "test",
-    tokenisation: Annotated[Literal["word", "character"], typer.Option(help="what counts as a token")] = "word",
+    tokenisation: Annotated[
+        Literal["word", "character", "ids"], typer.Option(help="what counts as a token; the field's scores take words")
+    ] = "word",
+    sbs: Annotated[str | None, typer.Option(help="a sentence-embedding model for SBS, a folder or hub name")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Score captions beside the trivial rows: overall, on changed pairs alone, and by facts."""
@@ -146,7 +149,7 @@ def bench_score(
 
     from rsiccllm.benchmark.run import run_score
 
-    result = run_score([*predictions], references, split, tokenisation)
+    result = run_score([*predictions], references, split, tokenisation, sbs=sbs)
     if json:
         print(json_module.dumps(result.to_dict(), indent=2))
     else:

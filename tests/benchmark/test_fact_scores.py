@@ -122,5 +122,55 @@ def test_the_json_holds_intervals() -> None:
     found = fact_scores(captions, REFERENCES, CHANGED).to_dict()
     score = found["references"]["object"]
     assert score["f1"] == 100
-    assert score["interval_95"] == [100, 100]
+    assert score["interval_95"]["f1"] == [100, 100]
     assert "counts" not in score
+    low, high = found["change_flag"]["interval_95"]["accuracy"]
+    assert (low, high) == (100, 100)
+
+
+def test_consensus_is_what_most_references_state() -> None:
+    references = {
+        "a": ["a house is built", "a house and a road are built", "a villa appears at the top"],
+        "b": ["a road appears", "trees are removed"],
+    }
+    captions = {"a": "a house is built", "b": "a road is built"}
+    found = fact_scores(captions, references, {"a": True, "b": True})
+    assert found.references["object"].counts.tolist() == [[1, 1, 2], [1, 1, 2]]
+    # of three, two or more must say it; of two, both
+    assert found.consensus["object"].counts.tolist() == [[1, 1, 1], [0, 1, 0]]
+    assert (found.consensus["object"].precision, found.consensus["object"].recall) == (50, 100)
+    assert found.consensus["place"].counts.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert found.consensus["place"].f1 is None
+
+
+def test_by_value_by_hand() -> None:
+    references = {"a": ["a house is built"], "b": ["a road is built"], "c": ["a road and a house are built"]}
+    captions = {"a": "a road is built", "b": "a road is built", "c": "a house is built"}
+    found = fact_scores(captions, references, dict.fromkeys(references, True)).references["object"]
+    road, house = found.values["road"], found.values["building"]
+    assert (road.true, road.stated, road.precision, road.recall, road.f1) == (2, 2, 50, 50, 50)
+    assert road.shuffled == pytest.approx(100 * 2 * (2 * 2 / 3) / 4)
+    assert (house.true, house.stated, house.precision, house.recall) == (2, 1, 100, 50)
+    assert house.gain == pytest.approx(100 * 2 / 3 - 100 * 2 * (1 * 2 / 3) / 3)
+    right = sum(value.stated * (value.precision or 0) for value in found.values.values()) / 100
+    assert right == found.counts[:, 0].sum()
+
+
+def test_a_cheat_that_copies_a_good_caption_is_caught_by_its_gain() -> None:
+    """The same sentences given to the wrong pairs agree with many references and gain nothing."""
+    rng = random.Random(1)
+    objects = ["a house is built", "a road is built", "trees are removed", "a pond appears", "a parking lot is built"]
+    references = {str(i): [rng.choice(objects[:2]), rng.choice(objects)] for i in range(300)}
+    honest = {name: texts[1] for name, texts in references.items()}
+    dealt = list(honest.values())
+    rng.shuffle(dealt)
+    changed = dict.fromkeys(references, True)
+    good = fact_scores(honest, references, changed).references["object"]
+    cheat = fact_scores(dict(zip(references, dealt, strict=True)), references, changed).references["object"]
+    assert cheat.f1 is not None
+    assert good.gain is not None
+    assert cheat.gain is not None
+    assert cheat.f1 > 25
+    assert good.gain > 20
+    assert abs(cheat.gain) < 6
+    assert cheat.shuffled == good.shuffled

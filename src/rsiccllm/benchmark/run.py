@@ -11,6 +11,10 @@ from rich.console import Group
 from rich.text import Text
 
 from rsiccllm.benchmark.baselines import CHANGE, NO_CHANGE, commonest
+from rsiccllm.benchmark.bootstrap import RULE
+from rsiccllm.benchmark.compare import Comparison, compare_rows, size_note
+from rsiccllm.benchmark.copied import training_captions
+from rsiccllm.benchmark.image_baselines import image_baselines
 from rsiccllm.benchmark.predictions import load_predictions, match
 from rsiccllm.benchmark.rows import Row, score_rows
 from rsiccllm.benchmark.table import render_html, render_table
@@ -41,31 +45,34 @@ class References:
 
 @dataclass(frozen=True)
 class Result:
-    """The rows of a run and where they come from."""
+    """The rows of a run, the paired tests between them, and where they come from."""
 
     references: str
     split: str
     rows: list[Row]
+    comparisons: list[Comparison]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "schema": "rsiccllm.bench_score.v1",
+            "schema": "rsiccllm.bench_score.v2",
             "references": self.references,
             "split": self.split,
             "tokenisation": self.rows[0].scores.tokenisation,
+            "bootstrap": RULE,
             "notes": list(self.notes),
             "rows": [row.to_dict() for row in self.rows],
+            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
         }
 
     def __rich__(self) -> Group:
         """Tables and notes, for `rich.console.Console.print`."""
-        return Group(*render_table(self.rows), *map(Text, self.notes))
+        return Group(*render_table(self.rows, self.comparisons), *map(Text, self.notes))
 
     def html(self) -> str:
         """Tables for a page."""
-        return render_html(self.rows)
+        return render_html(self.rows, self.comparisons)
 
 
 def run_score(
@@ -75,15 +82,17 @@ def run_score(
     tokenisation: Tokenisation = "word",
     meteor: bool | None = None,
     names: Sequence[str] | None = None,
+    sbs: str | None = None,
 ) -> Result:
     """Score one file of captions, or several beside each other, and the trivial rows.
 
     references: a source spec, such as "levir-cc:DIR". split: one of its splits. names: of the rows, one a file; None
-    takes the files' own. Print the result with rich, or its
-    `to_dict()` as JSON. Raises InputError for files, specs, splits or ids that do not fit, before anything is scored.
+    takes the files' own. sbs: a sentence-embedding model for SBS. Print the result with rich, or its `to_dict()` as
+    JSON. Raises InputError for files, specs, splits or ids that do not fit, before anything is scored.
     """
     paths = [Path(path) for path in ([predictions] if isinstance(predictions, str | Path) else predictions)]
-    truth = references_of(open_source(references).pairs, split, references)
+    source = open_source(references)
+    truth = references_of(source.pairs, split, references)
     systems: dict[str, dict[str, str]] = {}
     notes = list(truth.notes)
     for number, path in enumerate(paths):
@@ -99,10 +108,40 @@ def run_score(
         if name in systems:
             raise InputError(f"{path}: given twice")
         systems[name] = captions
+    scored = [pair for pair in source.pairs if pair.id in truth.captions]
+    looked, absent = image_baselines(source, scored, truth.no_change, truth.change, split)
+    train = [caption for pair in source.pairs if pair.split == "train" for caption in pair.captions]
     rows = score_rows(
-        systems, truth.captions, truth.changed, truth.planted, truth.no_change, truth.change, tokenisation, meteor
+        systems,
+        truth.captions,
+        truth.changed,
+        truth.planted,
+        truth.no_change,
+        truth.change,
+        tokenisation,
+        meteor,
+        sbs,
+        looked,
+        training_captions(train) if train and split != "train" else None,
     )
-    return Result(references, split, rows, tuple(notes))
+    notes += [*absent, *_copies(rows), size_note(rows)]
+    return Result(references, split, rows, compare_rows(rows), tuple(notes))
+
+
+def _copies(rows: Sequence[Row]) -> list[str]:
+    """A line for each system that gives training captions word for word."""
+    lines = []
+    for row in rows:
+        found = row.copied
+        if not row.baseline and found is not None and found.copied:
+            of = f" ({found.changed_copied} of {found.changed} on changed pairs)" if found.changed else ""
+            most = ", ".join(f'"{text}" {count}x' for text, count in found.most)
+            lines.append(
+                f"{row.name}: {found.copied} of {found.captions} captions{of} are COPIES of training captions"
+                + (f"; most often {most}" if most else "")
+                + f"; {found.distinct} different captions in all"
+            )
+    return lines
 
 
 def references_of(every: Sequence[ImagePair], split: str, spec: str) -> References:

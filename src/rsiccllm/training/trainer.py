@@ -185,11 +185,14 @@ def train_and_save(trainer: PackedTrainer, processor: PairProcessor) -> Path:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if recipe.lora_rank:
             model = model.merge_and_unload()
+        before = getattr(model.config, "provenance", None) or {}  # the base's, where it is one of ours
+        seen = {f"{record.source}/{record.split}" for record in getattr(trainer.train_dataset, "records", ())}
         model.config.provenance = {
             "stage": getattr(recipe, "stage", ""),
             "base": recipe.model,
             "data": recipe.data.name,
             "split": recipe.split,
+            "seen": sorted(seen | set(before.get("seen", ()))),
             "rsiccllm": __version__,
         }
         save_model(model, processor, folder)
