@@ -122,7 +122,7 @@ def test_the_json_holds_intervals() -> None:
     found = fact_scores(captions, REFERENCES, CHANGED).to_dict()
     score = found["references"]["object"]
     assert score["f1"] == 100
-    assert score["interval_95"]["f1"] == [100, 100]
+    assert score["interval_95"] == score["intervals_95"]["f1"] == [100, 100]
     assert "counts" not in score
     low, high = found["change_flag"]["interval_95"]["accuracy"]
     assert (low, high) == (100, 100)

@@ -167,11 +167,13 @@ class FactScore:
         return self.intervals.get("f1")
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON, with the gain and the intervals."""
+        """For JSON, with the gain and the intervals; `interval_95` is that of F1."""
+        found = self.interval_95
         return {
             **{name: vars(self)[name] for name in ("precision", "recall", "f1", "shuffled")},
             "gain": self.gain,
-            "interval_95": {name: [found.low, found.high] for name, found in self.intervals.items()},
+            "interval_95": None if found is None else [found.low, found.high],
+            "intervals_95": {name: [interval.low, interval.high] for name, interval in self.intervals.items()},
             "values": {name: {**vars(value), "gain": value.gain} for name, value in self.values.items()},
         }
 

@@ -7,17 +7,20 @@ repositories pick theirs so). Training writes what it saw into the model's confi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rsiccllm.errors import InputError
+from rsiccllm.files import read_json
 from rsiccllm.records import ImagePair
 from rsiccllm.sources.base import Source
 
 
-def seen_by(config: Mapping[str, Any]) -> frozenset[str]:
-    """What a model's configuration says its training saw, as "set/split", of this stage and every one before it."""
-    provenance = config.get("provenance") or {}
-    return frozenset(map(str, provenance.get("seen", ())))
+def provenance_of(checkpoint: str) -> Mapping[str, Any] | None:
+    """What training wrote of itself into a checkpoint folder's config.json; None for a model of others."""
+    path = Path(checkpoint) / "config.json"
+    found = read_json(path).get("provenance") if path.is_file() else None
+    return found if isinstance(found, dict) else None
 
 
 def parts_of(source: Source, pairs: Iterable[ImagePair]) -> frozenset[str]:
@@ -32,13 +35,16 @@ def source_name(source: Source, pair: ImagePair) -> str:
     return "levir-cc" if name in {"levir-mci", "levir-cc-captions"} else name  # the same pairs under other names
 
 
-def check_unseen(model: str, config: Mapping[str, Any], source: Source, pairs: Iterable[ImagePair]) -> str | None:
+def check_unseen(
+    model: str, provenance: Mapping[str, Any] | None, source: Source, pairs: Iterable[ImagePair]
+) -> str | None:
     """Refuse, with InputError, a model whose training saw these pairs' split, unless it is "train".
 
-    Returns one line to be shown where the split is "train" and was trained on, else None. A model without a record of
-    what it saw (one of others) passes.
+    provenance: its "seen" holds "set/split" for all that this stage of training and every one before it saw. Returns
+    one line to be shown where the split is "train" and was trained on, else None. A model without a record of what it
+    saw (one of others) passes.
     """
-    both = sorted(seen_by(config) & parts_of(source, pairs))
+    both = sorted(set((provenance or {}).get("seen", ())) & parts_of(source, pairs))
     if not both:
         return None
     if all(part.endswith("/train") for part in both):

@@ -14,8 +14,9 @@ from rsiccllm.benchmark.baselines import CHANGE, NO_CHANGE, commonest
 from rsiccllm.benchmark.bootstrap import RULE
 from rsiccllm.benchmark.compare import Comparison, compare_rows, size_note
 from rsiccllm.benchmark.copied import training_captions
+from rsiccllm.benchmark.grounding import ground
 from rsiccllm.benchmark.image_baselines import image_baselines
-from rsiccllm.benchmark.predictions import load_predictions, match
+from rsiccllm.benchmark.predictions import load_lines, match
 from rsiccllm.benchmark.rows import Row, score_rows
 from rsiccllm.benchmark.table import render_html, render_table
 from rsiccllm.benchmark.tokenise import Tokenisation
@@ -94,9 +95,11 @@ def run_score(
     source = open_source(references)
     truth = references_of(source.pairs, split, references)
     systems: dict[str, dict[str, str]] = {}
+    maps: dict[str, tuple[Path, dict[str, str]]] = {}
     notes = list(truth.notes)
     for number, path in enumerate(paths):
-        captions = load_predictions(path)
+        lines = load_lines(path)
+        captions = {name: line.caption for name, line in lines.items()}
         ignored = truth.uncaptioned & captions.keys()
         if ignored:
             notes.append(f"{path}: {len(ignored)} captions are of pairs without references and are not scored")
@@ -108,7 +111,9 @@ def run_score(
         if name in systems:
             raise InputError(f"{path}: given twice")
         systems[name] = captions
+        maps[name] = (path.parent, {key: line.change_map for key, line in lines.items() if line.change_map})
     scored = [pair for pair in source.pairs if pair.id in truth.captions]
+    grounded = {name: ground(source, scored, found, root) for name, (root, found) in maps.items() if found}
     looked, absent = image_baselines(source, scored, truth.no_change, truth.change, split)
     train = [caption for pair in source.pairs if pair.split == "train" for caption in pair.captions]
     rows = score_rows(
@@ -123,6 +128,7 @@ def run_score(
         sbs,
         looked,
         training_captions(train) if train and split != "train" else None,
+        {name: found for name, found in grounded.items() if found is not None},
     )
     notes += [*absent, *_copies(rows), size_note(rows)]
     return Result(references, split, rows, compare_rows(rows), tuple(notes))

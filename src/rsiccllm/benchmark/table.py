@@ -46,6 +46,11 @@ VALUES_MADE_BY = (
     "Against the union of the references. true: changed pairs of which it is true. said: captions that say it. dealt: "
     "F1 of the same captions dealt out at random."
 )
+GROUNDING_MADE_BY = (
+    "Change maps against masks that mark something, in %, ± half the 95 % interval. IoU: of all pixels together, at 0.5; "
+    "mean IoU: mean over pairs; pointing: pairs whose highest point lies in the mask. A map that is 1 everywhere has "
+    "the IoU under area; pointing at random hits mean area."
+)
 TESTS_MADE_BY = (
     "first minus second, 95 % bootstrap interval; p by approximate randomisation (10,000 draws), corrected by Holm for "
     "all lines of this table; detects: the smallest true difference found in 80 % of samples of this size."
@@ -141,6 +146,18 @@ def value_grid(row: Row) -> Grid | None:
     return Grid(f"{row.name}: by object and by place", columns, lines, new, VALUES_MADE_BY) if lines else None
 
 
+def grounding_grid(rows: Sequence[Row]) -> Grid | None:
+    """Change maps against masks; None where no row has any."""
+    lines = []
+    for row in rows:
+        if row.grounding is not None:
+            found = row.grounding.intervals()
+            cells = [_value(found[name], 1) for name in ("iou", "mean_iou", "pointing", "area", "mean_area")]
+            lines.append([row.name, str(len(row.grounding.ids)), *cells])
+    columns = ["", "pairs", "IoU", "mean IoU", "pointing", "area", "mean area"]
+    return Grid("Grounding", columns, lines, [True] * len(lines), GROUNDING_MADE_BY) if lines else None
+
+
 def comparison_grid(comparisons: Sequence[Comparison]) -> Grid | None:
     """The paired tests; None where there are none."""
     lines, new = [], []
@@ -172,6 +189,7 @@ def grids(rows: Sequence[Row], comparisons: Sequence[Comparison] = ()) -> list[G
         flag_grid(rows),
         *(fact_grid(rows, against) for against in AGAINST),
         *(value_grid(row) for row in rows if not row.baseline),
+        grounding_grid(rows),
         comparison_grid(comparisons),
     ]
     return [grid for grid in found if grid is not None]
