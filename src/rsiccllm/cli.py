@@ -172,6 +172,24 @@ def bench_run(
     Console().print(run_score(predict(model, data, split, out, batch_size), data, split))
 
 
+@bench_app.command("probe")
+def bench_probe(
+    model: Annotated[str, typer.Option(help="a run's folder, a checkpoint folder or a hub name")],
+    data: Annotated[str, typer.Option(help=SPEC_HELP)],
+    out: Out,
+    split: Annotated[str, typer.Option(help="which split to disturb")] = "test",
+    pairs: Annotated[int, typer.Option(min=2, help="at most so many pairs, evenly spaced")] = 100,
+    probe: Annotated[list[str] | None, typer.Option(help="only this probe, may be given several times")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="pairs captioned at once")] = 16,
+) -> None:
+    """Caption disturbed pairs (swapped dates, light, shift, ...) and score them against the strength."""
+    _quiet()
+    from rsiccllm.benchmark.probe_views import probe_table
+    from rsiccllm.benchmark.probing import probe_model
+
+    Console().print(probe_table(probe_model(model, data, out, split, pairs, probe, batch_size)))
+
+
 @app.command("caption")
 def caption(
     before: Annotated[Path, typer.Argument(help="the first date's image")],

@@ -217,13 +217,17 @@ def fact_scores(
     moved = [name for name in references if changed[name]]
     stated = [said[name].facts for name in moved]
     told = [[_parse(text).facts for text in references[name]] for name in moved]
-    truth = None if planted is None else [[planted[name]] for name in moved]
     return FactScores(
         flag,
         references=_by_kind(stated, told, union),
         consensus=_by_kind(stated, told, consensus),
-        planted=None if truth is None else _by_kind(stated, truth, union),
+        planted=None if planted is None else facts_against(stated, [planted[name] for name in moved]),
     )
+
+
+def facts_against(stated: Sequence[Sequence[Fact]], truth: Sequence[Sequence[Fact]]) -> dict[str, FactScore]:
+    """Facts stated against facts that are true, by kind; one entry of each a pair. {} for no pairs."""
+    return _by_kind(stated, [[facts] for facts in truth], union)
 
 
 def union(sets: Sequence[set[Hashable]]) -> set[Hashable]:

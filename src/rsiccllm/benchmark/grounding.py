@@ -59,9 +59,9 @@ class Grounding:
     """Scores x 100 over the pairs with a mask that marks something; `ids` names them, in order.
 
     iou: of the pixels of all pairs together, as change detection counts. mean_iou: mean over pairs, where small changes
-    weigh as much as large ones. pointing: pairs whose highest point lies in the mask. area: share of all pixels that the
-    masks mark: the `iou` of a map that is 1 everywhere. mean_area: the mean of that share over pairs: what pointing at
-    random hits.
+    weigh as much as large ones. pointing: pairs whose highest point lies in the mask. area: share of all pixels that
+    the masks mark: the `iou` of a map that is 1 everywhere. mean_area: the mean of that share over pairs: what pointing
+    at random hits.
     overlaps: [pairs, 2] of `Overlap`; points: [pairs]; areas: [pairs, 2] pixels marked, and all pixels.
     """
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
@@ -195,14 +195,14 @@ def score(
     changed: Mapping[str, bool] | None = None,
     tokenisation: Tokenisation = "word",
     meteor: bool | None = None,
-    sbs: str | None = None,
+    sbs: str | Literal[False] | None = None,
 ) -> Scores:
     """Score one caption a pair against that pair's references.
 
     predictions, references: by pair id, the same ids in both. changed: by id, for the changed-only scores.
     meteor: True: an error where it cannot be computed; None: absent with a note there; False: left out.
     sbs: a sentence-embedding model's folder or hub name; None: the usual one where it is on this machine, else absent
-    with a note.
+    with a note; False: left out.
     Raises InputError for ids that differ, no pairs, a pair without references or with an empty one, METEOR asked for
     and not to be had, and a model that cannot be loaded.
     """
@@ -214,13 +214,13 @@ def score_jobs(
     changed: Mapping[str, bool] | None = None,
     tokenisation: Tokenisation = "word",
     meteor: bool | None = None,
-    sbs: str | None = None,
+    sbs: str | Literal[False] | None = None,
 ) -> list[Scores]:
     """`score` for several sets of captions, with one Java process for all of them; the same settings and errors."""
     for job in jobs:
         _check(job, changed)
     cut = _tokenised(jobs, tokenisation)
-    model = sbs or similarity.local_model()
+    model = similarity.local_model() if sbs is None else sbs or None
     vectors: list[np.ndarray | None] = [None] * len(jobs)
     if model is not None:
         encoder = SentenceEncoder(model)
@@ -229,7 +229,7 @@ def score_jobs(
             similarities(encoder, list(job.predictions.values()), [job.references[pair] for pair in job.predictions])
             for job in words
         ]
-    notes = [] if model else [similarity.ABSENT]
+    notes = [] if model or sbs is False else [similarity.ABSENT]
     counts: list[np.ndarray | None] = [None] * len(jobs)
     if meteor is None and tokenisation == "character":
         notes.append("METEOR is absent: it is defined on words, not on characters")

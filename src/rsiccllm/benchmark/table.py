@@ -47,9 +47,9 @@ VALUES_MADE_BY = (
     "F1 of the same captions dealt out at random."
 )
 GROUNDING_MADE_BY = (
-    "Change maps against masks that mark something, in %, ± half the 95 % interval. IoU: of all pixels together, at 0.5; "
-    "mean IoU: mean over pairs; pointing: pairs whose highest point lies in the mask. A map that is 1 everywhere has "
-    "the IoU under area; pointing at random hits mean area."
+    "Change maps against masks that mark something, in %, ± half the 95 % interval. IoU: of all pixels together, at "
+    "0.5; mean IoU: mean over pairs; pointing: pairs whose highest point lies in the mask. A map that is 1 everywhere "
+    "has the IoU under area; pointing at random hits mean area."
 )
 TESTS_MADE_BY = (
     "first minus second, 95 % bootstrap interval; p by approximate randomisation (10,000 draws), corrected by Holm for "
