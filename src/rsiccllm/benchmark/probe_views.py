@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rsiccllm.benchmark.bootstrap import Interval
-from rsiccllm.benchmark.probe_scores import Probed
+from rsiccllm.benchmark.probe_scores import Point, Probed
 from rsiccllm.benchmark.probes import PROBES
 from rsiccllm.files import atomic_write
 
@@ -42,10 +42,12 @@ def probe_table(found: Probed) -> Group:
     for name in ("probe", "at", *HEADS.values()):
         table.add_column(name, justify="left" if name == "probe" else "right", overflow="fold")
     for name, points in found.points.items():
-        for row, point in enumerate(points):
-            cells = [_cell(point.scores.get(key)) for key in HEADS]
-            last = row + 1 == len(points)
-            table.add_row("" if row else name, f"{point.strength:g}", *cells, end_section=last)
+        if name == next(iter(found.points)):
+            table.add_row("as they are", "0", *_cells(points[0]), end_section=True)
+        for row, point in enumerate(points[1:], start=2):
+            table.add_row(
+                "" if row > 2 else name, f"{point.strength:g}", *_cells(point), end_section=row == len(points)
+            )
     return Group(table, Text(TABLE_SAYS))
 
 
@@ -66,6 +68,8 @@ def draw_probes(found: Probed, path: Path) -> None:
         axis.set_axis_off()
     for axis, (name, points) in zip(axes.flat, found.points.items(), strict=False):
         for key, (label, colour) in DRAWN.items():
+            if key == "reversed" and name != "swapped_dates":
+                continue  # elsewhere nothing should turn round; the table has it
             held = [(point.strength, point.scores[key]) for point in points if key in point.scores]
             if held:
                 at = [strength for strength, _ in held]
@@ -76,6 +80,7 @@ def draw_probes(found: Probed, path: Path) -> None:
         axis.set_title(name.replace("_", " "), loc="left", fontsize=10)
         axis.set_xlabel(units[name], fontsize=8)
         axis.set_ylim(-4, 104)
+        axis.set_xticks([point.strength for point in points])
         axis.tick_params(labelsize=8)
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
@@ -86,6 +91,10 @@ def draw_probes(found: Probed, path: Path) -> None:
     with atomic_write(path, "wb") as handle:
         drawn.savefig(handle, format="png", dpi=140, facecolor="white")
     pyplot.close(drawn)
+
+
+def _cells(point: Point) -> list[str]:
+    return [_cell(point.scores.get(key)) for key in HEADS]
 
 
 def _cell(found: Interval | None) -> str:
