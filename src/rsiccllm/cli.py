@@ -109,6 +109,18 @@ def rsicp_build(
     print(f"{out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
 
 
+@train_app.command("difference")
+def train_difference_command(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """The difference path alone, from masks and facts, before sft. Stopped, it goes on when called again."""
+    from rsiccllm.training.recipe import DifferenceRecipe, load_recipe
+
+    settings = load_recipe(recipe, DifferenceRecipe, overrides or [])
+    _quiet()
+    from rsiccllm.training.difference import train_difference
+
+    print(train_difference(settings))
+
+
 @train_app.command("sft")
 def train_sft_command(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Supervised fine-tuning. Stopped, it goes on from its newest checkpoint when called again."""
@@ -240,8 +252,10 @@ def main() -> None:
         app(standalone_mode=True)
     except InputError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("stopped; call again to go on", 130)
+    except SystemExit as end:
+        if end.code == 130:  # typer makes this of Ctrl-C, and says nothing
+            _fail("stopped; call again to go on", 130)
+        raise
     except OSError as error:
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
     except Exception as error:

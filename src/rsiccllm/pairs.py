@@ -17,6 +17,7 @@ import numpy as np
 import PIL.Image
 
 from rsiccllm.errors import InputError
+from rsiccllm.files import atomic_write
 
 MIN_SIDE = 28
 """Pixels. One merged patch of Qwen2.5-VL (2 x 2 patches of 14); a smaller image gives the model no token."""
@@ -135,6 +136,12 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         image = image.convert("RGBA")
         return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "black"), image).convert("RGB")
     return image.convert("RGB")
+
+
+def save_png(image: PIL.Image.Image, path: Path) -> None:
+    """Write a PNG whole or not at all. Raises InputError where `path` cannot be written."""
+    with atomic_write(path, "wb") as handle:
+        image.save(handle, format="PNG", compress_level=1)
 
 
 def _to_bytes(values: np.ndarray, mode: str) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rsiccllm.model.difference import ChangeMap, map_loss, place_code, unpatch
+from rsiccllm.model.difference import FACTS, ChangeMap, fact_loss, fact_target, map_loss, place_code, unpatch
 from rsiccllm.model.processor import load_processor
 
 
@@ -42,10 +42,57 @@ def test_map_loss_by_hand() -> None:
     assert not maps[1].grad.any()
 
 
+def told(*chances: dict[tuple[str, str], float]) -> torch.Tensor:
+    """[FACTS, 1, cells] log probabilities, of the facts given and next to nothing of the others."""
+    grid = torch.full((len(FACTS), 1, len(chances)), -20.0)
+    for cell, facts in enumerate(chances):
+        for fact, chance in facts.items():
+            grid[FACTS.index(fact), 0, cell] = np.log(chance)
+    return grid
+
+
+HOUSE, POND = ("building", "appear"), ("water", "disappear")
+
+
+def test_fact_target_by_hand() -> None:
+    target = fact_target([HOUSE, POND, HOUSE])
+    assert target[FACTS.index(HOUSE)] == target[FACTS.index(POND)] == 0.5
+    assert float(target.sum()) == 1
+    assert not fact_target([]).any()
+
+
+def test_fact_loss_by_hand() -> None:
+    maps = [torch.tensor([[0.0, 2.0]])]
+    facts = [told({HOUSE: 0.5, POND: 0.5}, {HOUSE: 0.25, POND: 0.75})]
+    # With a mask: the mean over changed area, 0.5 of the first cell and all of the second.
+    masked = fact_loss(maps, facts, [torch.tensor([[0.5, 1.0]])], [fact_target([HOUSE])])
+    assert float(masked) == pytest.approx((0.5 * np.log(2) + np.log(4)) / 1.5, abs=1e-6)
+    # Without one: weighted by the chance of change, and the surest cell says that there is a change.
+    chance = 1 / (1 + np.exp(-np.array([0.0, 2.0])))
+    what = (chance[0] * np.log(2) + chance[1] * np.log(4)) / chance.sum()
+    blind = fact_loss(maps, facts, [None], [fact_target([HOUSE])])
+    assert float(blind) == pytest.approx(what + np.log(1 + np.exp(-2)), abs=1e-6)
+    # Nothing changed: with a mask that is the map's own loss; without one the surest cell must be unsure.
+    assert float(fact_loss(maps, facts, [torch.zeros(1, 2)], [fact_target([])])) == 0
+    assert float(fact_loss(maps, facts, [None], [fact_target([])])) == pytest.approx(np.log(1 + np.exp(2)), abs=1e-6)
+    # Two pairs, one of them with unknown facts, which does not count.
+    both = fact_loss(maps * 2, facts * 2, [None, None], [fact_target([HOUSE]), None])
+    assert float(both) == pytest.approx(float(blind))
+
+
+def test_facts_unknown_of_every_pair_give_a_gradient_of_zero() -> None:
+    facts = told({HOUSE: 1.0}).requires_grad_()
+    loss = fact_loss([torch.zeros(1, 1)], [facts], [None], [None])
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert facts.grad is not None
+    assert not facts.grad.any()
+
+
 def test_pairs_of_other_sizes_in_one_batch_are_each_treated_alone() -> None:
     torch.manual_seed(0)
     module = ChangeMap(tokens=8, merge=2, patch=4, width=32)
-    torch.nn.init.normal_(module.out.weight)
+    torch.nn.init.normal_(module.out.weight, std=0.02)
     grids = [(2, 3), (2, 3), (4, 2), (4, 2), (2, 3), (2, 3)]
     features = [torch.randn(rows * cols, 8) for rows, cols in grids]
     pixels = torch.randn(sum(rows * cols * 4 for rows, cols in grids), 3 * 2 * 16)
@@ -56,6 +103,9 @@ def test_pairs_of_other_sizes_in_one_batch_are_each_treated_alone() -> None:
         alone = module.enhance(features[at], pixels[starts[2 * pair] : starts[2 * pair + 2]], grids[at])
         torch.testing.assert_close(together.features[2 * pair + 1], alone.features[1])
         torch.testing.assert_close(together.maps[pair], alone.maps[0])
+        torch.testing.assert_close(together.facts[pair], alone.facts[0])
         assert together.features[2 * pair].equal(features[2 * pair])
         rows, cols = grids[2 * pair]
         assert together.maps[pair].shape == (2 * rows, 2 * cols)
+        assert together.facts[pair].shape == (len(FACTS), 2 * rows, 2 * cols)
+        torch.testing.assert_close(together.facts[pair].exp().sum(0), torch.ones(2 * rows, 2 * cols))

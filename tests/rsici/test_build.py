@@ -70,6 +70,14 @@ def test_what_is_refused(tmp_path: Path) -> None:
         build_rsici([SPEC], file)
 
 
+def test_a_mistake_leaves_the_folder_free_for_the_call_that_is_right(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        build_rsici([f"levir-cc:{tmp_path / 'none'}"], tmp_path / "out")
+    with pytest.raises(InputError, match="in scenes and in scenes"):
+        build_rsici([SPEC, SPEC], tmp_path / "out")
+    assert build_rsici(["scenes:4,size=64"], tmp_path / "out")["pairs"] == 4
+
+
 def test_names_of_odd_ids_do_not_meet_and_stay_inside() -> None:
     ids = ["a", "a/b", "a_b", "../a", "a b", "ä", "." * 3, "x" * 300]
     names = {safe_name(identifier) for identifier in ids}

@@ -74,12 +74,13 @@ def test_dpo_with_one_rejected_equals_trl(parts: dict[str, Any], tmp_path: Path)
     recipe = DNPORecipe(
         model="", data=tmp_path, out=tmp_path / "ours", learning_rate=1e-4, beta=0.25, kl_weight=0, batch_size=3
     )
-    packed = PackingCollator(parts["processor"])(samples)
+    collator = PackingCollator(parts["processor"])
+    packed = collator(samples)
     tokens = completions(batch["input_ids"], batch["completion_mask"])
     assert torch.cat([torch.tensor(a) for pair in zip(tokens[:3], tokens[3:], strict=True) for a in pair]).equal(
         packed["labels"]
     )
-    ours = DNPOTrainer(recipe, parts["policy"], parts["processor"], samples, reference=parts["reference"])
+    ours = DNPOTrainer(recipe, parts["policy"], parts["processor"], samples, collator, reference=parts["reference"])
     loss = ours.compute_loss(parts["policy"], packed)
     assert abs(float(loss) - 0.6931) > 1e-3
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
@@ -113,9 +114,10 @@ def test_sft_loss_and_gradients_equal_trl(parts: dict[str, Any], tmp_path: Path)
     policy.zero_grad()
 
     recipe = SFTRecipe(model="", data=tmp_path, out=tmp_path / "ours", learning_rate=1e-4, map_weight=0, fact_weight=0)
-    packed = PackingCollator(parts["processor"])(samples)
+    collator = PackingCollator(parts["processor"])
+    packed = collator(samples)
     assert labels[labels != -100].equal(packed["labels"])
-    loss = SFTTrainer(recipe, policy, parts["processor"], samples).compute_loss(policy, packed)
+    loss = SFTTrainer(recipe, policy, parts["processor"], samples, collator).compute_loss(policy, packed)
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=0)
     loss.backward()
     for name, expected_gradient in gradients.items():

@@ -17,7 +17,7 @@ from rsiccllm.records import PAIRS, ImagePair
 from rsiccllm.rsici.prompts import PROMPTS
 from rsiccllm.sources.scenes.plan import plan_scene
 from rsiccllm.sources.scenes.words import single
-from rsiccllm.training.packing import Sample
+from rsiccllm.training.packing import PackingCollator, Sample
 from rsiccllm.training.recipe import SFTRecipe
 from rsiccllm.training.sft import SFTTrainer
 from rsiccllm.training.trainer import claim_output, train_and_save
@@ -64,5 +64,6 @@ def train_base(random: Path, data: Path, out: Path, steps: int) -> Path:
     if claim_output(recipe):
         return out / "model"
     processor = load_processor(random)
-    trainer = SFTTrainer(recipe, load_model(random, "none"), processor, SingleScenes(data))
+    collator = PackingCollator(processor, recipe.max_tokens)
+    trainer = SFTTrainer(recipe, load_model(random, "none"), processor, SingleScenes(data), collator)
     return train_and_save(trainer, processor)

@@ -1,13 +1,14 @@
 """What differs between two images, put into the visual tokens of the second.
 
-`change_map` is our first form of the difference path. A score for each visual token says how sure it is that its place
-changed; the scores are trained from change masks where a pair has one. The tokens are pooled by these scores, with
-their positions, and the pooled token is added to every token of the second image: so the language model reads what
-changed and where in one place. Without the trained map, places stay at chance (docs/choices.md).
+`change_map` is our first form of the difference path: a map, cell by cell, of whether a place changed and what happened
+there, learnt from change masks and facts. What the changed cells hold, with their positions, is pooled and added to the
+tokens of the second image: so the language model reads what changed and where in one place. Without the trained map,
+places stay at chance (docs/choices.md).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args
 
@@ -27,18 +28,19 @@ MAP_STRIDE = 4
 FACTS: tuple[tuple[str, str], ...] = tuple(
     (thing, direction) for thing in get_args(Object) for direction in get_args(Direction)
 )
-"""What can have happened, as the fact head names it: (object, direction)."""
+"""What can have happened in a place, as the map names it: (object, direction)."""
 
 
 class DifferenceOutput(NamedTuple):
-    """features: one [tokens, dim] an image, the second of each pair changed. maps: one logit grid a pair.
+    """features: one [tokens, dim] an image, the second of each pair changed.
 
-    facts: [pairs, 1 + FACTS] logits, the first for "nothing changed".
+    maps: one [rows, cols] a pair, the log odds of change in each cell. facts: one [FACTS, rows, cols] a pair, the log
+    probability of each fact in a cell, given that it changed.
     """
 
     features: list[Tensor]
     maps: list[Tensor]
-    facts: Tensor
+    facts: list[Tensor]
 
 
 ANCHORS = 8
@@ -100,66 +102,65 @@ def unpatch(patches: Tensor, rows: int, cols: int, merge: int, patch: int) -> Te
 
 
 class ChangeMap(nn.Module):
-    """Says where the images differ, cell by cell, and adds what and where to the second image's tokens.
+    """Says cell by cell whether and what changed, and adds what and where to the second image's tokens.
 
-    tokens: width of the merged visual tokens. merge, patch: patches a token and pixels a patch, a side. width: inner.
+    tokens: width of the merged visual tokens. merge, patch: patches a token and pixels a patch, a side.
+    width: of a cell.
     The last projection starts at zero, so before the first step the visual tokens are the base model's bit for bit.
     """
 
-    def __init__(self, tokens: int, merge: int, patch: int, width: int = 128) -> None:
+    def __init__(self, tokens: int, merge: int, patch: int, width: int = 64) -> None:
         super().__init__()
-        self.merge, self.patch, self.width = merge, patch, width
-        cells = width // 2
-        self.tower = PixelTower(cells)
-        self.compare = nn.Conv2d(4 * cells, cells, 1)
-        self.compare_norm = nn.GroupNorm(1, cells)
-        self.spread = nn.Conv2d(cells, cells, 3, padding=2, dilation=2)
-        self.score = nn.Conv2d(cells, 1, 1)
+        self.merge, self.patch = merge, patch
+        self.parts = (width, ANCHORS**2, len(FACTS))  # what a message is made of: features, place, facts
+        self.tower = PixelTower(width)
+        self.compare = nn.Conv2d(4 * width, width, 1)
+        self.compare_norm = nn.GroupNorm(1, width)
         self.norm = nn.LayerNorm(tokens)
-        self.tokens = nn.Linear(tokens, cells)
+        self.tokens = nn.Linear(tokens, width)
+        self.spread = nn.Conv2d(width, width, 3, padding=2, dilation=2)
+        self.classes = nn.Conv2d(width, 1 + len(FACTS), 1)  # the first: nothing happened here
         # What changed starts as loud as where, else the place alone is learnt at first.
-        self.what_norm = nn.LayerNorm(2 * cells, elementwise_affine=False)
-        self.fact = nn.Linear(width, 1 + len(FACTS))
-        self.out = ZeroLinear(width + ANCHORS**2 + 1 + len(FACTS), tokens)
+        self.what_norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.out = ZeroLinear(sum(self.parts), tokens)
 
     def forward(
         self, first: Tensor, second: Tensor, pixels_first: Tensor, pixels_second: Tensor, rows: int, cols: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """first, second: [pairs, tokens, dim]. pixels_*: [pairs, patches, numbers], normalised as the processor does.
 
-        Returns what is added to the second image's tokens [pairs, tokens, dim], the map's logits
-        [pairs, height / MAP_STRIDE, width / MAP_STRIDE], and the facts' [pairs, 1 + FACTS].
+        Returns what is added to the second image's tokens [pairs, tokens, dim], and as in DifferenceOutput the maps
+        [pairs, height / MAP_STRIDE, width / MAP_STRIDE] and the facts [pairs, FACTS, ..., ...].
         """
-        pairs = len(first)
         pixels = unpatch(torch.cat([pixels_first, pixels_second]), rows, cols, self.merge, self.patch)
-        one, two = self.tower(pixels).chunk(2)  # [pairs, cells, height, width] in cells
+        one, two = self.tower(pixels).chunk(2)  # [pairs, width, height, width] in cells
+        moved = self.tokens(self.norm(second) - self.norm(first))  # [pairs, tokens, width]
+        moved = moved.transpose(1, 2).unflatten(2, (rows, cols))
         both = self.compare(torch.cat([one, two, two - one, (two - one).abs()], 1))
+        both = both + nn.functional.interpolate(moved, size=both.shape[-2:], mode="bilinear")
         both = nn.functional.gelu(self.compare_norm(both))
         both = nn.functional.gelu(both + self.spread(both))
-        logits = self.score(both)  # [pairs, 1, height, width]
-        chance = logits.float().sigmoid().to(both.dtype)
-        height, width = logits.shape[-2:]
-        place = place_code(height, width, first.device).to(both.dtype).expand(pairs, -1, -1, -1)
+        classes = self.classes(both).float()  # [pairs, 1 + FACTS, height, width]
+        # One softmax over nothing and every fact; a start at even odds, however many facts there are.
+        logits = classes[:, 1:].logsumexp(1) - math.log(len(FACTS)) - classes[:, 0]
+        facts = classes[:, 1:].log_softmax(1)
+        chance = logits.sigmoid().to(both.dtype)[:, None]  # [pairs, 1, height, width]
+        height, width = chance.shape[-2:]
+        place = place_code(height, width, first.device).to(both.dtype).expand(len(first), -1, -1, -1)
         what = both - both.mean((2, 3), keepdim=True)  # against the rest of the image: see `place_code`
-        told = torch.cat([what, place], 1) * chance  # [pairs, cells + anchors, height, width]
+        told = torch.cat([what, place, facts.exp().to(both.dtype)], 1) * chance  # [pairs, parts, height, width]
         # The mean over what changed, whatever its size, as loud as the surest cell: nothing where nothing changed.
         pooled = told.sum((2, 3)) / (chance.sum((2, 3)) + 1e-3)
         local = nn.functional.adaptive_avg_pool2d(told, (rows, cols)).flatten(2).transpose(1, 2)
         sure = nn.functional.adaptive_avg_pool2d(chance, (rows, cols)).flatten(2).transpose(1, 2)  # [pairs, tokens, 1]
-        moved = self.tokens(self.norm(second) - self.norm(first))
-        changed = (moved * sure).sum(1) / (sure.sum(1) + 1e-3)
-        added, facts = self._tell(pooled[:, None], changed[:, None])
-        nearby, _ = self._tell(local, moved)
-        return added * chance.amax((2, 3))[:, None] + nearby * sure, logits[:, 0], facts[:, 0]
+        added = self._message(pooled[:, None]) * chance.amax((2, 3))[:, None] + self._message(local) * sure
+        return added, logits, facts
 
-    def _tell(self, told: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
-        """What is said of changed ground: [pairs, places, tokens] to add and [pairs, places, 1 + FACTS] logits."""
-        what, place = told.split([self.width // 2, ANCHORS**2], -1)
-        what = self.what_norm(torch.cat([what, moved], -1))
-        facts = self.fact(what)
-        # As clear a code as the place's, one number a fact; 12 makes a likely fact as loud as a place (norm about 8).
-        named = 12 * facts.float().softmax(-1).to(what.dtype)
-        return self.out(torch.cat([what, place, named], -1)), facts
+    def _message(self, told: Tensor) -> Tensor:
+        """What is said to the language model of changed ground: [pairs, places, parts] to [pairs, places, tokens]."""
+        what, place, named = told.split(self.parts, -1)
+        # 12 makes a likely fact as loud as a place (norm about 8).
+        return self.out(torch.cat([self.what_norm(what), place, 12 * named], -1))
 
     def enhance(self, features: list[Tensor], pixel_values: Tensor, grids: list[tuple[int, int]]) -> DifferenceOutput:
         """Walk over the pairs, those of one grid together.
@@ -178,19 +179,18 @@ class ChangeMap(nn.Module):
         )
         enhanced = list(features)
         maps: list[Tensor] = [features[0]] * (len(features) // 2)
-        told: list[Tensor] = list(maps)
+        facts: list[Tensor] = list(maps)
         for rows, cols in sorted(set(grids)):
             chosen = [i for i in range(0, len(grids), 2) if grids[i] == (rows, cols)]
             first, second, pixels_first, pixels_second = (
                 torch.stack([source[i + step] for i in chosen])
                 for source, step in ((features, 0), (features, 1), (pixels, 0), (pixels, 1))
             )
-            added, logits, facts = self(first, second, pixels_first, pixels_second, rows, cols)
+            added, seen, told = self(first, second, pixels_first, pixels_second, rows, cols)
             for at, image in enumerate(chosen):
                 enhanced[image + 1] = features[image + 1] + added[at]
-                maps[image // 2] = logits[at]
-                told[image // 2] = facts[at]
-        return DifferenceOutput(enhanced, maps, torch.stack(told))
+                maps[image // 2], facts[image // 2] = seen[at], told[at]
+        return DifferenceOutput(enhanced, maps, facts)
 
 
 def map_loss(maps: list[Tensor], targets: list[Tensor | None]) -> Tensor:
@@ -210,19 +210,39 @@ def map_loss(maps: list[Tensor], targets: list[Tensor | None]) -> Tensor:
 
 
 def fact_target(facts: Iterable[tuple[str, str]]) -> Tensor:
-    """A distribution over "nothing" and FACTS: all on "nothing" without facts, else even over those stated."""
-    target = torch.zeros(1 + len(FACTS))
+    """A distribution over FACTS, even over those stated; all zero where nothing changed."""
+    target = torch.zeros(len(FACTS))
     for fact in set(facts):
-        target[1 + FACTS.index(fact)] = 1
-    if not target.any():
-        target[0] = 1
-    return target / target.sum()
+        target[FACTS.index(fact)] = 1
+    return target / target.sum().clamp(min=1)
 
 
-def fact_loss(facts: Tensor, targets: list[Tensor | None]) -> Tensor:
-    """Cross-entropy of [pairs, 1 + FACTS] logits against `fact_target`s, mean over the pairs that have one."""
-    known = [row for row, target in enumerate(targets) if target is not None]
-    if not known:
-        return facts.sum() * 0
-    wanted = torch.stack([target for target in targets if target is not None]).to(facts.device)
-    return nn.functional.cross_entropy(facts[known].float(), wanted)
+def fact_loss(
+    maps: list[Tensor], facts: list[Tensor], masks: list[Tensor | None], targets: list[Tensor | None]
+) -> Tensor:
+    """How far the map's facts are from those stated of the pair, mean over the pairs whose facts are known.
+
+    With a mask: cross-entropy in each cell, weighted by the share of it that changed (where several facts are stated of
+    a pair, all of them are even in every cell). Without one, the pair as a whole: the surest cell says whether anything
+    changed, and the mean over cells, weighted by their chance of change, says what.
+    maps, facts: as in DifferenceOutput. masks: as for `map_loss`. targets: `fact_target`s, or None where not known.
+    Returns a scalar, zero (with a gradient of zero) where no facts are known.
+    """
+    losses = []
+    for logits, told, mask, target in zip(maps, facts, masks, targets, strict=True):
+        if target is None:
+            continue
+        wanted = target.to(told.device)
+        changed = bool(wanted.any())
+        weight = logits.sigmoid() if mask is None else mask.to(told.device)
+        loss = told.sum() * 0
+        if changed and weight.sum() > 0:
+            cells = -(wanted[:, None, None] * told).sum(0)  # [rows, cols]
+            loss = loss + (weight.detach() * cells).sum() / weight.detach().sum()
+        if mask is None:
+            flag = torch.full_like(logits.amax(), float(changed))
+            loss = loss + nn.functional.binary_cross_entropy_with_logits(logits.amax(), flag)
+        losses.append(loss)
+    if not losses:
+        return torch.stack([told.sum() * 0 for told in facts]).sum()
+    return torch.stack(losses).mean()

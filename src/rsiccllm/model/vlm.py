@@ -42,7 +42,7 @@ class PairOutput(CausalLMOutputWithPast):
     """A causal LM's output; logits are [predictions, vocab] with `predict_at`. maps, facts: as in DifferenceOutput."""
 
     maps: list[Tensor] | None = None
-    facts: Tensor | None = None
+    facts: list[Tensor] | None = None
 
 
 class _LinearPatches(_Mixin):
@@ -73,7 +73,7 @@ class _Body(_Mixin):
         self.difference: ChangeMap | None = None
         if variant == "change_map":
             self.difference = ChangeMap(
-                vision.out_hidden_size, vision.spatial_merge_size, vision.patch_size, settings.get("width", 128)
+                vision.out_hidden_size, vision.spatial_merge_size, vision.patch_size, settings.get("width", 64)
             )
         self.post_init()
 
@@ -140,12 +140,15 @@ class _WithDifference(_Mixin):
 
         predict_at: [predictions] positions in the flattened [batch * length] sequence whose next-token logits are
         wanted; the head then runs on these alone. Without it, logits are the base class's.
+        input_ids None and no inputs_embeds: the images alone, through the difference path; no logits.
         """
         maps: list[Tensor] | None = None
-        facts: Tensor | None = None
+        facts: list[Tensor] | None = None
         if pixel_values is not None and mm_encoder_outputs is None:
             mm_encoder_outputs = {"image": self.model.get_image_features(pixel_values, image_grid_thw)}
             maps, facts = mm_encoder_outputs["image"].maps, mm_encoder_outputs["image"].facts
+        if input_ids is None and inputs_embeds is None:
+            return PairOutput(maps=maps, facts=facts)
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,

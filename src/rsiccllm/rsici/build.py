@@ -8,17 +8,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from rsiccllm.errors import InputError
-from rsiccllm.files import atomic_write, inside, link_or_copy, read_json, write_json, write_jsonl
-from rsiccllm.pairs import OpenedPair, probe_image
+from rsiccllm.files import inside, link_or_copy, read_json, write_json, write_jsonl
+from rsiccllm.pairs import probe_image
 from rsiccllm.progress import track
 from rsiccllm.records import INSTRUCTIONS, PAIRS, ImagePair, Instruction
 from rsiccllm.rsici.prompts import PROMPTS
 from rsiccllm.sources import open_source
 from rsiccllm.sources.base import Source
+from rsiccllm.sources.scenes.parallel import write_scenes
+from rsiccllm.sources.scenes.source import ScenesSource
 
 CARD = "card.json"
 
@@ -38,7 +37,6 @@ def build_rsici(specs: Sequence[str], out: Path, tasks: Sequence[str] = ("captio
     if not specs:
         raise InputError("--source: expected at least one source")
     wanted = {"sources": list(specs), "tasks": list(tasks)}
-    _claim(out, wanted)
     sources = [open_source(spec) for spec in specs]
     chosen = [(source, pair) for source in sources for pair in source.pairs if _has_text(pair, tasks)]
     left_out = sum(len(source.pairs) for source in sources) - len(chosen)
@@ -47,6 +45,8 @@ def build_rsici(specs: Sequence[str], out: Path, tasks: Sequence[str] = ("captio
             f"{', '.join(specs)}: no pair carries a caption or description for the tasks {', '.join(tasks)}"
         )
     _check(chosen)
+    _claim(out, wanted)  # not before: a mistake in the sources must not bind the folder to them
+    _render(chosen, out)
     pairs: list[ImagePair] = []
     for source, pair in track(chosen, "building", len(chosen)):
         pairs.append(_place(source, pair, out))
@@ -93,28 +93,37 @@ def _check(chosen: Sequence[tuple[Source, ImagePair]]) -> None:
 
 
 def _on_disk(source: Source) -> bool:
-    return source.name != "scenes"
+    return not isinstance(source, ScenesSource)
+
+
+def _render(chosen: Sequence[tuple[Source, ImagePair]], out: Path) -> None:
+    """Paint the pairs of rendered sources that are not under `out` yet."""
+    every = [(source, pair, _placed(source, pair)) for source, pair in chosen if isinstance(source, ScenesSource)]
+    left = [
+        source.files(pair, **{role: out / path for role, path in placed.items()})
+        for source, pair, placed in every
+        if not all((out / path).exists() for path in placed.values())
+    ]
+    if left:
+        for _ in track(write_scenes(left), "rendering", len(every), len(every) - len(left)):
+            pass
 
 
 def _place(source: Source, pair: ImagePair, out: Path) -> ImagePair:
-    """Put a pair's images under `out` and return the record that points there."""
-    stem = f"images/{source.name}/{safe_name(pair.id)}"
-    names = {"before": pair.before, "after": pair.after, "mask": pair.mask}
-    placed: dict[str, str | None] = {
-        role: f"{stem}.{role}{Path(name).suffix.lower() or '.png'}" if name else None for role, name in names.items()
-    }
+    """Link a pair's images under `out`, where they are not rendered, and return the record that points there."""
+    placed = _placed(source, pair)
     if _on_disk(source):
-        for role, name in names.items():
-            if name:
-                link_or_copy(inside(source.root, name), out / str(placed[role]))
-    elif not all((out / path).exists() for path in placed.values() if path):
-        opened: OpenedPair = source.open(pair)
-        for role, image in (("before", opened.before), ("after", opened.after)):
-            save_png(image, out / str(placed[role]))
-        if opened.mask is not None and placed["mask"]:
-            save_png(Image.fromarray((opened.mask * 255).astype(np.uint8)), out / str(placed["mask"]))
+        for role, path in placed.items():
+            link_or_copy(inside(source.root, getattr(pair, role)), out / path)
     changed = pair.changed if pair.changed is not None else source.changed(pair)
     return pair.model_copy(update={**placed, "changed": changed})
+
+
+def _placed(source: Source, pair: ImagePair) -> dict[str, str]:
+    """Where each image that a pair has (before, after, mask) goes, relative to the data set's folder."""
+    stem = f"images/{source.name}/{safe_name(pair.id)}"
+    names = {"before": pair.before, "after": pair.after, "mask": pair.mask}
+    return {role: f"{stem}.{role}{Path(name).suffix.lower() or '.png'}" for role, name in names.items() if name}
 
 
 def safe_name(identifier: str) -> str:
@@ -123,12 +132,6 @@ def safe_name(identifier: str) -> str:
     if plain == identifier and not plain.startswith("."):
         return plain
     return f"{plain.lstrip('.')}_{hashlib.sha256(identifier.encode()).hexdigest()[:8]}"
-
-
-def save_png(image: Image.Image, path: Path) -> None:
-    """Write a PNG whole or not at all."""
-    with atomic_write(path, "wb") as handle:
-        image.save(handle, format="PNG", compress_level=1)
 
 
 def _instructions(pair: ImagePair, tasks: Sequence[str]) -> Iterator[Instruction]:

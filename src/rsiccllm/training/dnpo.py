@@ -16,9 +16,10 @@ from rsiccllm.model.vlm import load_model
 from rsiccllm.records import PREFERENCES, Instruction, Preference
 from rsiccllm.training.data import PairDataset, check_lengths, load_records
 from rsiccllm.training.losses import answer_log_probs, dpo_loss, reverse_kl
+from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import DNPORecipe
 from rsiccllm.training.trainer import (
-    PackedTrainer,
+    StageTrainer,
     claim_output,
     prepare_weights,
     train_and_save,
@@ -36,7 +37,7 @@ def chosen_and_rejected(row_of: Tensor) -> tuple[Tensor, Tensor]:
     return first[compared], rejected[compared]
 
 
-class DNPOTrainer(PackedTrainer):
+class DNPOTrainer(StageTrainer):
     """One forward of the policy and one of the reference a batch; chosen and rejected share the images and the prompt.
 
     reference: a frozen copy of the starting model, or None where the policy carries LoRA adapters (then the reference
@@ -108,6 +109,7 @@ def train_dnpo(recipe: DNPORecipe) -> Path:
     dataset = PairDataset(recipe.data, records, answers)
     reference = None if recipe.lora_rank else load_model(checkpoint)
     model = prepare_weights(load_model(checkpoint), recipe)
-    trainer = DNPOTrainer(recipe, model, processor, dataset, reference=reference)
-    check_lengths(dataset, trainer.data_collator)
+    collator = PackingCollator(processor, recipe.max_tokens)
+    check_lengths(dataset, collator)
+    trainer = DNPOTrainer(recipe, model, processor, dataset, collator, reference=reference)
     return train_and_save(trainer, processor)

@@ -79,6 +79,14 @@ def map_target(mask: np.ndarray, rows: int, cols: int) -> Tensor:
     return torch.nn.functional.interpolate(grid, (rows, cols), mode="area")[0, 0]
 
 
+def sample_map_target(sample: Sample, grid: Tensor, processor: PairProcessor) -> Tensor | None:
+    """`map_target` of a sample's mask for the map of an image of `grid` [3] patches, or None where it has no mask."""
+    if sample.mask is None:
+        return None
+    patch = processor.image_processor.patch_size
+    return map_target(sample.mask, *(int(side) * patch // MAP_STRIDE for side in grid[1:]))
+
+
 @dataclass
 class PackingCollator:
     """Turns samples into one packed batch.
@@ -159,10 +167,7 @@ class PackingCollator:
                 "raise it, lower max_pixels, or shorten the answers (nothing is cut silently)"
             )
         positions = [torch.arange(after, after + len(answer)).expand(3, -1) for answer in answers]
-        target = None
-        if sample.mask is not None and len(grids):
-            patch = self.processor.image_processor.patch_size
-            target = map_target(sample.mask, *(int(side) * patch // MAP_STRIDE for side in grids[0, 1:]))
+        target = sample_map_target(sample, grids[0], self.processor) if len(grids) else None
         return {
             "prompt": prompt,
             "ids": ids,

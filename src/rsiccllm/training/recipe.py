@@ -14,7 +14,7 @@ from rsiccllm.files import describe_validation, read_text
 
 
 class Recipe(BaseModel):
-    """Settings that both stages share.
+    """Settings that all stages share.
 
     model: folder or hub name of the checkpoint to start from. data: a folder that `rsici build` or `rsicp build` wrote.
     out: where checkpoints, logs and the finished model go. split: which part of the data is trained on.
@@ -23,9 +23,7 @@ class Recipe(BaseModel):
     rate, after which it falls to zero as a cosine. difference_learning_rate: of the difference path; None takes
     learning_rate. bf16: autocast to bfloat16.
     min_pixels, max_pixels: the processor's limits on an image's area; None keeps the checkpoint's.
-    max_tokens: longest row, prompt and all answers; a longer one is an error before training starts.
-    save_steps: updates between checkpoints. lora_rank: rank of LoRA adapters on the language model's linear layers,
-    merged into the finished model; None trains all weights. train_vision: whether the vision tower learns too.
+    save_steps: updates between checkpoints. train_vision: whether the vision tower learns too.
     workers: processes that prepare batches beside the training process.
     """
 
@@ -48,11 +46,8 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0)
     min_pixels: int | None = Field(None, ge=28 * 28)
     max_pixels: int | None = Field(None, ge=28 * 28)
-    max_tokens: int = Field(4096, ge=16)
     save_steps: int = Field(100, ge=1)
     log_steps: int = Field(10, ge=1)
-    lora_rank: int | None = Field(None, ge=1)
-    lora_alpha: float = Field(32.0, gt=0)
     train_vision: bool = True
     workers: int = Field(0, ge=0, le=64)
 
@@ -63,7 +58,30 @@ class Recipe(BaseModel):
         return self
 
 
-class SFTRecipe(Recipe):
+class DifferenceRecipe(Recipe):
+    """The difference path alone, before fine-tuning (training/difference.py). Fields as for SFTRecipe."""
+
+    stage: Literal["difference"] = "difference"
+    variant: Literal["none", "change_map"] = "change_map"
+    map_weight: float = Field(1.0, ge=0)
+    fact_weight: float = Field(1.0, ge=0)
+    train_vision: bool = False
+
+
+class AnswerRecipe(Recipe):
+    """Settings of the stages that learn from answers.
+
+    max_tokens: longest row, prompt and all answers; a longer one is an error before training starts.
+    lora_rank: rank of LoRA adapters on the language model's linear layers, merged into the finished model; None trains
+    all weights.
+    """
+
+    max_tokens: int = Field(4096, ge=16)
+    lora_rank: int | None = Field(None, ge=1)
+    lora_alpha: float = Field(32.0, gt=0)
+
+
+class SFTRecipe(AnswerRecipe):
     """Supervised fine-tuning. variant: the difference path (docs/choices.md); map_weight, fact_weight: weights of
     the losses that teach it where (from masks) and what (from facts) changed, beside the answers' own.
     """
@@ -75,7 +93,7 @@ class SFTRecipe(Recipe):
     fact_weight: float = Field(0.3, ge=0)
 
 
-class DNPORecipe(Recipe):
+class DNPORecipe(AnswerRecipe):
     """Dual-negative preference optimisation: DPO over every rejected answer, plus `kl_weight` times the reverse KL.
 
     beta: DPO's temperature. kl_weight: the paper's lambda, which it leaves open. max_rejected: negatives a pair.

@@ -14,16 +14,17 @@ from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import INSTRUCTIONS, Instruction, Preference
 from rsiccllm.training.data import PairDataset, check_lengths, load_records
+from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import SFTRecipe
 from rsiccllm.training.trainer import (
-    PackedTrainer,
+    StageTrainer,
     claim_output,
     prepare_weights,
     train_and_save,
 )
 
 
-class SFTTrainer(PackedTrainer):
+class SFTTrainer(StageTrainer):
     """Mean cross-entropy over all answer tokens of the global batch, plus the weighted losses of map and facts."""
 
     recipe: SFTRecipe
@@ -50,7 +51,7 @@ class SFTTrainer(PackedTrainer):
             loss = loss * self.accelerator.num_processes
         self.note(answer_loss=total / labels.numel())
         if output.maps is not None:
-            seen, told = map_loss(output.maps, masks), fact_loss(output.facts, facts)
+            seen, told = map_loss(output.maps, masks), fact_loss(output.maps, output.facts, masks, facts)
             self.note(map_loss=seen, fact_loss=told)
             share = 1.0 if num_items_in_batch is None else 1.0 / self.args.gradient_accumulation_steps
             loss = loss + share * (self.recipe.map_weight * seen + self.recipe.fact_weight * told)
@@ -72,6 +73,7 @@ def train_sft(recipe: SFTRecipe) -> Path:
 
     dataset = PairDataset(recipe.data, records, answers)
     model = prepare_weights(load_model(checkpoint, recipe.variant), recipe)
-    trainer = SFTTrainer(recipe, model, processor, dataset)
-    check_lengths(dataset, trainer.data_collator)
+    collator = PackingCollator(processor, recipe.max_tokens)
+    check_lengths(dataset, collator)
+    trainer = SFTTrainer(recipe, model, processor, dataset, collator)
     return train_and_save(trainer, processor)

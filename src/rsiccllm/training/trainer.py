@@ -1,4 +1,4 @@
-"""What SFT and DNPO share: a transformers Trainer over packed batches, checkpoints that are whole or not there."""
+"""What the stages share: a transformers Trainer, checkpoints that are whole or not there."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from rsiccllm.files import atomic_write, read_json, sha256, write_json
 from rsiccllm.model.checkpoint import save_model
 from rsiccllm.model.processor import PairProcessor
 from rsiccllm.model.vlm import load_model
-from rsiccllm.training.packing import PackingCollator
-from rsiccllm.training.recipe import Recipe
+from rsiccllm.training.recipe import AnswerRecipe, Recipe
 
 WHOLE = "whole.json"
 
@@ -51,10 +50,12 @@ class _LogLines(TrainerCallback):
                 handle.writelines(json.dumps(entry) + "\n" for entry in state.log_history)
 
 
-class PackedTrainer(Trainer):
-    """A Trainer whose batches are packed and whose parts of the loss are logged beside it."""
+class StageTrainer(Trainer):
+    """A Trainer set up by a recipe, which logs the parts of its loss beside it."""
 
-    def __init__(self, recipe: Recipe, model: Any, processor: PairProcessor, dataset: Dataset, **kwargs: Any) -> None:
+    def __init__(
+        self, recipe: Recipe, model: Any, processor: PairProcessor, dataset: Dataset, collator: Any, **kwargs: Any
+    ) -> None:
         self.recipe = recipe
         self.parts: dict[str, list[float]] = {}
         self.optimizer: torch.optim.Optimizer | None = None
@@ -62,7 +63,7 @@ class PackedTrainer(Trainer):
             model=model,
             args=training_arguments(recipe),
             train_dataset=dataset,
-            data_collator=PackingCollator(processor, recipe.max_tokens),
+            data_collator=collator,
             processing_class=processor,
             callbacks=[_LogLines(recipe.out / "log.jsonl"), _MarkWhole()],
             **kwargs,
@@ -91,7 +92,7 @@ class PackedTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         # The Trainer loads by the names in the file, which for Qwen2.5-VL are the published ones and not the class's:
         # nothing would fit, and nothing would be said. `from_pretrained` renames; adapters have one name only.
-        if self.recipe.lora_rank:
+        if _has_adapters(self.model):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self.model.load_state_dict(load_model(resume_from_checkpoint).state_dict())
@@ -175,7 +176,7 @@ def claim_output(recipe: Recipe) -> bool:
     return (recipe.out / "model" / "config.json").exists()
 
 
-def train_and_save(trainer: PackedTrainer, processor: PairProcessor) -> Path:
+def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     """Train from the newest whole checkpoint, then write `out/model` in one rename. Returns that folder."""
     recipe = trainer.recipe
     resume = newest_checkpoint(recipe.out)
@@ -183,7 +184,7 @@ def train_and_save(trainer: PackedTrainer, processor: PairProcessor) -> Path:
     folder = recipe.out / "model"
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
-        if recipe.lora_rank:
+        if _has_adapters(model):
             model = model.merge_and_unload()
         before = getattr(model.config, "provenance", None) or {}  # the base's, where it is one of ours
         seen = {f"{record.source}/{record.split}" for record in getattr(trainer.train_dataset, "records", ())}
@@ -200,7 +201,11 @@ def train_and_save(trainer: PackedTrainer, processor: PairProcessor) -> Path:
     return folder
 
 
-def prepare_weights(model: Any, recipe: Recipe) -> Any:
+def _has_adapters(model: Any) -> bool:
+    return hasattr(model, "merge_and_unload")
+
+
+def prepare_weights(model: Any, recipe: AnswerRecipe) -> Any:
     """Freeze what the recipe does not train and add LoRA where it asks for it. The difference path always learns."""
     if not recipe.train_vision:
         model.model.visual.requires_grad_(False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from PIL import Image
 
@@ -11,6 +11,7 @@ from rsiccllm.pairs import OpenedPair
 from rsiccllm.records import ImagePair
 from rsiccllm.sources.base import Source
 from rsiccllm.sources.scenes.dice import Dice
+from rsiccllm.sources.scenes.parallel import SceneFiles
 from rsiccllm.sources.scenes.plan import plan_scene
 from rsiccllm.sources.scenes.render import paint_scene
 from rsiccllm.sources.scenes.words import captions, description
@@ -44,9 +45,12 @@ class ScenesSource(Source):
 
     def open(self, pair: ImagePair) -> OpenedPair:
         """Paint a pair of this source."""
-        index = int(PurePosixPath(pair.id).name.rpartition("_")[2])
-        before, after, mask = paint_scene(plan_scene(self.seed, index, self.easy), self.size)
+        before, after, mask = paint_scene(plan_scene(self.seed, _index(pair), self.easy), self.size)
         return OpenedPair(Image.fromarray(before), Image.fromarray(after), mask)
+
+    def files(self, pair: ImagePair, before: Path, after: Path, mask: Path) -> SceneFiles:
+        """A pair of this source and the files it shall become, for `write_scenes`."""
+        return SceneFiles(self.seed, _index(pair), self.size, self.easy, before, after, mask)
 
     def _pair(self, index: int) -> ImagePair:
         plan = plan_scene(self.seed, index, self.easy)
@@ -62,6 +66,10 @@ class ScenesSource(Source):
             description=description(plan),
             facts=plan.facts,
         )
+
+
+def _index(pair: ImagePair) -> int:
+    return int(pair.id.rpartition("_")[2])
 
 
 def split_of(seed: int, index: int) -> str:

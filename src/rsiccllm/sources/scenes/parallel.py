@@ -1,0 +1,112 @@
+"""Rendering to files with one process for each core: the same bytes as with one, in the same order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from rsiccllm.errors import InputError
+from rsiccllm.pairs import save_png
+from rsiccllm.sources.scenes.plan import plan_scene
+from rsiccllm.sources.scenes.render import paint_scene
+
+MAX_PROCESSES = 8
+"""Each takes about 100 MB; a container may show many more cores than it has been given."""
+
+WORTH_IT = 40
+"""Scenes under which the start of a process takes longer than it saves."""
+
+
+class SceneFiles(NamedTuple):
+    """Scene number `scene` of `seed` at `size` pixels, and the PNG files that its two dates and its mask become."""
+
+    seed: int
+    scene: int
+    size: int
+    easy: bool
+    before: Path
+    after: Path
+    mask: Path
+
+
+def write_scene(job: SceneFiles) -> None:
+    """Render one scene into its three files, each whole or not at all. The mask is 255 where something changed."""
+    before, after, mask = paint_scene(plan_scene(job.seed, job.scene, job.easy), job.size)
+    save_png(Image.fromarray(before), job.before)
+    save_png(Image.fromarray(after), job.after)
+    save_png(Image.fromarray((mask * 255).astype(np.uint8)), job.mask)
+
+
+def write_scenes(jobs: Sequence[SceneFiles], processes: int | None = None) -> Iterator[None]:
+    """Render scenes into their files and yield once a scene, in order, when its files are there.
+
+    processes: None takes the cores, at most MAX_PROCESSES, and one for a few scenes. With more than one, a script that
+    calls this needs the usual `if __name__ == "__main__":`, since processes are spawned. A stopped call leaves whole
+    files alone. Raises InputError where a file cannot be written.
+    """
+    if processes is None:
+        processes = min(_cores(), MAX_PROCESSES) if len(jobs) >= WORTH_IT else 1
+    if processes == 1:
+        for job in jobs:
+            write_scene(job)
+            yield
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that torch or OpenCV run
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent)
+    under_way: deque[Future[None]] = deque()
+    try:
+        for job in jobs:
+            with _interrupts_held():
+                under_way.append(pool.submit(write_scene, job))
+            if len(under_way) >= 4 * processes:  # enough that no process waits, few enough to stop at once
+                under_way.popleft().result()
+                yield
+        while under_way:
+            under_way.popleft().result()
+            yield
+    except BrokenProcessPool:
+        raise InputError("rendering: one of its processes was ended from outside (out of memory?)") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back while processes may be started: they inherit this, and Ctrl-C is then the parent's alone."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """In a rendering process: end when the parent does, even if it was killed and could not say so."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,106 @@
+"""The stage that trains the difference path alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import sample
+
+from rsiccllm.errors import InputError
+from rsiccllm.model.processor import load_processor
+from rsiccllm.model.vlm import load_model
+from rsiccllm.rsici.build import build_rsici
+from rsiccllm.training.difference import ImageCollator, View, train_difference
+from rsiccllm.training.packing import PackingCollator, Sample
+from rsiccllm.training.recipe import DifferenceRecipe
+
+
+def test_views_by_hand() -> None:
+    plain = sample(0, 1, height=4, width=6)
+    plain.facts = [("building", "appear")]
+    assert plain.mask is not None
+    before, after = (np.asarray(image) for image in plain.images)
+
+    same = View(0, False, False).of(plain)
+    assert [np.asarray(image).tolist() for image in same.images] == [before.tolist(), after.tolist()]
+    assert same.facts == plain.facts
+
+    turned = View(1, True, True).of(plain)
+    # A quarter turn against the clock, then left for right: the pixel at row y, column x goes to row -x, column -y.
+    expected = np.array([[after[3 - c, 5 - r] for c in range(4)] for r in range(6)])
+    np.testing.assert_array_equal(np.asarray(turned.images[0]), expected)
+    assert turned.mask is not None
+    assert turned.mask[0, 0] == plain.mask[3, 5]
+    assert turned.facts == [("building", "disappear")]
+    assert plain.facts == [("building", "appear")]
+
+
+def test_every_view_is_another_one() -> None:
+    plain = sample(1, 1, height=28, width=28)
+    seen = set()
+    for turns in range(4):
+        for mirrored in (False, True):
+            for swapped in (False, True):
+                view = View(turns, mirrored, swapped).of(plain)
+                assert view.mask is not None
+                seen.add((view.images[0].tobytes(), view.images[1].tobytes(), view.mask.tobytes()))
+    assert len(seen) == 16
+
+
+def test_a_batch_holds_what_a_packed_one_does(tiny_checkpoints: dict[str, Path]) -> None:
+    processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
+    samples: list[Sample] = [sample(0, 1), sample(1, 1, 56, 84)]
+    samples[0].facts, samples[1].mask = [("road", "appear")], None
+    ours, packed = ImageCollator(processor)(samples), PackingCollator(processor)(samples)
+    for name in ("pixel_values", "image_grid_thw"):
+        assert ours[name].equal(packed[name])
+    for name in ("map_targets", "fact_targets"):
+        for one, other in zip(ours[name], packed[name], strict=True):
+            assert one is other is None or one.equal(other)
+    assert ours["map_targets"][1] is ours["fact_targets"][1] is None
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_only_the_difference_path_learns(tiny_checkpoints: dict[str, Path], tmp_path: Path, family: str) -> None:
+    build_rsici(["scenes:20,seed=7,size=64,easy=1"], tmp_path / "data")
+    recipe = DifferenceRecipe(
+        model=str(tiny_checkpoints[family]), data=tmp_path / "data", out=tmp_path / "out", max_steps=12, batch_size=4,
+        learning_rate=3e-3, warmup_steps=0, log_steps=4,
+    )  # fmt: skip
+    folder = train_difference(recipe)
+    log = [json.loads(line) for line in (recipe.out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert log[2]["map_loss"] < log[0]["map_loss"]
+    start, end = load_model(tiny_checkpoints[family]).state_dict(), load_model(folder)
+    assert end.config.difference["variant"] == "change_map"
+    assert end.config.provenance["stage"] == "difference"
+    assert all(value.equal(end.state_dict()[name]) for name, value in start.items())
+    # The projection to the language model is not used here, and stays at its zero start.
+    assert not end.model.difference.out.weight.any()
+
+
+def test_without_a_difference_path_there_is_nothing_to_train(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    build_rsici(["scenes:4,seed=7,size=64,easy=1"], tmp_path / "data")
+    recipe = DifferenceRecipe(
+        model=str(tiny_checkpoints["qwen2_5_vl"]), data=tmp_path / "data", out=tmp_path / "out", max_steps=1,
+        learning_rate=1e-3, variant="none",
+    )  # fmt: skip
+    with pytest.raises(InputError, match="variant=none: has no difference path"):
+        train_difference(recipe)
+
+
+def test_images_alone_give_maps_and_no_logits(tiny_checkpoints: dict[str, Path]) -> None:
+    processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
+    model = load_model(tiny_checkpoints["qwen2_5_vl"], "change_map").eval()
+    samples = [sample(0, 1)]
+    packed = PackingCollator(processor)(samples)
+    batch = ImageCollator(processor)(samples)
+    with torch.inference_mode():
+        alone = model(pixel_values=batch["pixel_values"], image_grid_thw=batch["image_grid_thw"])
+        names = ("input_ids", "position_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
+        whole = model(**{name: packed[name] for name in names}, predict_at=packed["predict_at"])
+    assert alone.logits is None
+    assert alone.maps[0].equal(whole.maps[0])
