@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,36 @@ LEVELS = ["", "data", "rsici", "rsicp", "train", "train sft", "train dnpo", "ben
 def test_help_at_every_level(level: str) -> None:
     done = run(*level.split(), "--help")
     assert done.returncode == 0
-    assert "Usage" in done.stdout
+    assert done.stdout.startswith(f"Usage: rsiccllm {level}".rstrip())
+    assert "...\n" not in done.stdout.partition("Commands:")[2], "a command's line is cut"
+
+
+def test_help_loads_nothing_slow() -> None:
+    slow = "{'torch', 'transformers', 'numpy', 'pydantic'}"
+    code = f"import sys, rsiccllm.cli; print({slow} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_fields_of_a_recipe_are_listed() -> None:
+    from rsiccllm.training.recipe import DNPORecipe
+
+    done = run("train", "dnpo", "--fields")
+    assert done.returncode == 0
+    listed, _, meanings = done.stdout.partition("\n\n")
+    assert [line.split()[0] for line in listed.splitlines()] == list(DNPORecipe.model_fields)
+    assert "beta                      default 0.1         float, > 0\n" in listed
+    assert "the paper's lambda" in meanings
+
+
+def test_ctrl_c_is_one_line_and_status_130(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rsiccllm.cli", "data", "check", "scenes:20000"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(2.5)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert messages.strip() == "rsiccllm: stopped; call again to go on"
 
 
 def test_mistakes_are_one_line_and_status_2(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import warnings
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -16,15 +17,17 @@ from rsiccllm.errors import InputError
 
 app = typer.Typer(
     help="Train and use vision-language models that say what changed between two images of one place.",
+    epilog="To begin: rsiccllm demo trains a small model in minutes. The path on your own data, in order: data check, "
+    "rsici build, train sft, rsicp build, train dnpo, bench run, caption. Each has --help.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 data_app = typer.Typer(help="Look at image pairs: check a data set, show it.", no_args_is_help=True)
-rsici_app = typer.Typer(help="Instruction data: prompts with right answers, from image pairs.", no_args_is_help=True)
-rsicp_app = typer.Typer(help="Preference data: right answers beside wrong ones.", no_args_is_help=True)
-train_app = typer.Typer(help="Train a model by a recipe.", no_args_is_help=True)
-bench_app = typer.Typer(help="Score captions, and caption a split to be scored.", no_args_is_help=True)
+rsici_app = typer.Typer(help="RSICI, what SFT learns from: prompts and right answers.", no_args_is_help=True)
+rsicp_app = typer.Typer(help="RSICP, what DNPO learns from: right and wrong answers.", no_args_is_help=True)
+train_app = typer.Typer(help="Train a model by a recipe: sft, then dnpo.", no_args_is_help=True)
+bench_app = typer.Typer(help="Caption a split with a model; score captions.", no_args_is_help=True)
 for _name, _app in (
     ("data", data_app),
     ("rsici", rsici_app),
@@ -35,10 +38,26 @@ for _name, _app in (
     app.add_typer(_app, name=_name)
 
 SPEC_HELP = "levir-cc:DIR, levir-mci:DIR, levir-cd:DIR, folder:DIR, rsici:DIR or scenes:N[,seed=S,size=PX,easy=1]"
-Spec = Annotated[str, typer.Argument(help=f"the source: {SPEC_HELP}")]
-RecipePath = Annotated[Path, typer.Argument(help="a recipe (YAML), see recipes/")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="field=value, over what the recipe says")]
+Spec = Annotated[str, typer.Argument(metavar="SOURCE", help=f"the source: {SPEC_HELP}")]
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML file, such as recipes/tiny_sft.yaml")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="FIELD=VALUE", help="over what the recipe says, such as learning_rate=1e-4"),
+]
 Out = Annotated[Path, typer.Option(help="the folder to write")]
+
+
+def _fields(recipe: str) -> Any:
+    """An option that lists the fields of a recipe, by the name of its class."""
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            from rsiccllm.training import recipe as recipes
+
+            print(recipes.describe(getattr(recipes, recipe)))
+            raise typer.Exit
+
+    return typer.Option("--fields", callback=show, is_eager=True, help="list every field of the recipe and exit")
 
 
 def _version(wanted: bool) -> None:
@@ -58,7 +77,14 @@ def _root(
 def data_check(
     spec: Spec, decode: Annotated[bool, typer.Option(help="decode every image, not only its header")] = True
 ) -> None:
-    """Print what a source holds and every fault found; the exit status is 1 where there are faults."""
+    """Print what a source holds, and every fault in it.
+
+    The exit status is 1 where there are faults.
+
+    \b
+    Example:
+      rsiccllm data check levir-cc:data/LEVIR-CC
+    """
     from rsiccllm.sources.check import check_source
 
     report = check_source(spec, decode=decode)
@@ -74,7 +100,13 @@ def data_show(
     split: Annotated[str | None, typer.Option(help="only this split")] = None,
     seed: Annotated[int, typer.Option(help="which pairs are drawn")] = 0,
 ) -> None:
-    """Write a page that shows pairs, masks and captions side by side."""
+    """Write a page of pairs, masks and captions side by side.
+
+
+    \b
+    Example:
+      rsiccllm data show scenes:100 --n 6 --out page.html
+    """
     from rsiccllm.sources.show import show_source
 
     print(show_source(spec, n, out, split, seed))
@@ -86,11 +118,18 @@ def rsici_build(
     out: Out,
     tasks: Annotated[str, typer.Option(help="what is asked, comma-separated: caption, describe")] = "caption",
 ) -> None:
-    """Build instruction data from the captions and descriptions that the sources carry."""
+    """Build instruction data from what the sources say.
+
+    Answers are the captions or descriptions that they carry. Stopped, it goes on when called again.
+
+    \b
+    Example:
+      rsiccllm rsici build --source levir-cc:data/LEVIR-CC --out runs/levir
+    """
     from rsiccllm.rsici.build import build_rsici
 
     counts = build_rsici(source, out, [task.strip() for task in tasks.split(",")])
-    print(f"{out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    print(f"{out}: " + _counted(counts))
 
 
 @rsicp_app.command("build")
@@ -102,16 +141,28 @@ def rsicp_build(
     split: Annotated[str, typer.Option(help="which split")] = "train",
     seed: Annotated[int, typer.Option(help="other negatives for another seed")] = 0,
 ) -> None:
-    """Build preference data: for each pair a reference and wrong answers made by replacing key words."""
+    """Build preference data by replacing key words.
+
+    For each pair one of its right answers, and wrong ones made of it. Stopped, it goes on when called again.
+
+    \b
+    Example:
+      rsiccllm rsicp build --data runs/levir --out runs/levir_rsicp
+    """
     from rsiccllm.rsicp.build import build_rsicp
 
     counts = build_rsicp(data, out, negatives, variant, split, seed)
-    print(f"{out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    print(f"{out}: " + _counted(counts))
 
 
 @train_app.command("difference")
-def train_difference_command(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """The difference path alone, from masks and facts, before sft. Stopped, it goes on when called again."""
+def train_difference_command(
+    recipe: RecipePath, overrides: Overrides = None, fields: Annotated[bool, _fields("DifferenceRecipe")] = False
+) -> None:
+    """The difference path alone, before sft: masks and facts.
+
+    Stopped, it goes on from its newest checkpoint when called again; --fields lists what a recipe can say.
+    """
     from rsiccllm.training.recipe import DifferenceRecipe, load_recipe
 
     settings = load_recipe(recipe, DifferenceRecipe, overrides or [])
@@ -122,8 +173,18 @@ def train_difference_command(recipe: RecipePath, overrides: Overrides = None) ->
 
 
 @train_app.command("sft")
-def train_sft_command(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Supervised fine-tuning. Stopped, it goes on from its newest checkpoint when called again."""
+def train_sft_command(
+    recipe: RecipePath, overrides: Overrides = None, fields: Annotated[bool, _fields("SFTRecipe")] = False
+) -> None:
+    """Supervised fine-tuning on what `rsici build` wrote.
+
+    Stopped, it goes on from its newest checkpoint when called again; --fields lists what a recipe can say.
+
+    \b
+    Example:
+      rsiccllm train sft recipes/tiny_sft.yaml data=runs/levir \\
+        out=runs/levir_sft
+    """
     from rsiccllm.training.recipe import SFTRecipe, load_recipe
 
     settings = load_recipe(recipe, SFTRecipe, overrides or [])
@@ -134,8 +195,18 @@ def train_sft_command(recipe: RecipePath, overrides: Overrides = None) -> None:
 
 
 @train_app.command("dnpo")
-def train_dnpo_command(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Dual-negative preference optimisation. Stopped, it goes on from its newest checkpoint when called again."""
+def train_dnpo_command(
+    recipe: RecipePath, overrides: Overrides = None, fields: Annotated[bool, _fields("DNPORecipe")] = False
+) -> None:
+    """Preference optimisation (DNPO) on what `rsicp build` wrote.
+
+    Stopped, it goes on from its newest checkpoint when called again; --fields lists what a recipe can say.
+
+    \b
+    Example:
+      rsiccllm train dnpo recipes/tiny_dnpo.yaml model=runs/levir_sft \\
+        data=runs/levir_rsicp out=runs/levir_dnpo
+    """
     from rsiccllm.training.recipe import DNPORecipe, load_recipe
 
     settings = load_recipe(recipe, DNPORecipe, overrides or [])
@@ -156,7 +227,15 @@ def bench_score(
     sbs: Annotated[str | None, typer.Option(help="a sentence-embedding model for SBS, a folder or hub name")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """Score captions beside the trivial rows: overall, on changed pairs alone, and by facts."""
+    """Score captions beside the trivial rows.
+
+    Overall, on changed pairs alone, and by facts.
+
+    \b
+    Example:
+      rsiccllm bench score --predictions mine.jsonl --references \\
+        levir-cc:data/LEVIR-CC --split test
+    """
     import json as json_module
 
     from rsiccllm.benchmark.run import run_score
@@ -176,7 +255,15 @@ def bench_run(
     split: Annotated[str, typer.Option(help="which split to caption")] = "test",
     batch_size: Annotated[int, typer.Option(min=1, help="pairs captioned at once")] = 16,
 ) -> None:
-    """Caption a split with a model and score it. Stopped, it goes on where it was."""
+    """Caption a split with a model and score it.
+
+    Stopped, it goes on where it was.
+
+    \b
+    Example:
+      rsiccllm bench run --model runs/levir_dnpo --data levir-cc:data/LEVIR-CC \\
+        --out runs/levir_bench
+    """
     _quiet()
     from rsiccllm.benchmark.predict import predict
     from rsiccllm.benchmark.run import run_score
@@ -204,13 +291,20 @@ def bench_probe(
 
 @app.command("caption")
 def caption(
-    before: Annotated[Path, typer.Argument(help="the first date's image")],
-    after: Annotated[Path, typer.Argument(help="the second date's image")],
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="the first date's image")],
+    after: Annotated[Path, typer.Argument(metavar="AFTER", help="the second date's image")],
     model: Annotated[str, typer.Option(help="a run's folder, a checkpoint folder or a hub name")] = "runs/demo/dnpo",
     resize: Annotated[bool, typer.Option("--resize", help="fit the second image to the first's size")] = False,
     overlay: Annotated[Path | None, typer.Option(help="write both images and the change map side by side")] = None,
 ) -> None:
-    """Say what changed between two images of one place."""
+    """Say what changed between two images of one place.
+
+
+    \b
+    Example:
+      rsiccllm caption before.png after.png --model runs/levir_dnpo --overlay \\
+        map.png
+    """
     from rsiccllm.pairs import open_pair
 
     pair = open_pair(before, after, resize=resize)
@@ -228,13 +322,21 @@ def caption(
 
 @app.command("demo")
 def demo(
-    out: Out = Path("runs/demo"), quick: Annotated[bool, typer.Option(help="a minute, to try it")] = False
+    out: Out = Path("runs/demo"),
+    quick: Annotated[bool, typer.Option("--quick", help="a minute, to see that all runs; it learns nothing")] = False,
 ) -> None:
-    """Train a small model on rendered scenes, from nothing to a report: 8 to 9 minutes on 2 cores."""
+    """Train a small model on rendered scenes, with a report.
+
+    The whole path from nothing: 8 to 9 minutes on 2 cores. Stopped, it goes on when called again.
+    """
     _quiet()
     from rsiccllm.demo.run import run_demo
 
     print(run_demo(out, quick))
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items())
 
 
 def _quiet() -> None:
@@ -248,8 +350,10 @@ def _quiet() -> None:
 def main() -> None:
     """Run the command. A user's mistake is one line and status 2; Ctrl-C is status 130; a fault of ours 70."""
     warnings.filterwarnings("ignore", module="PIL")  # of a broken image: the refusal says it in one line
+    # TensorBoard writes in a thread; on a full disk its error comes to the main thread too, which tells it.
+    threading.excepthook = lambda fault: None if isinstance(fault.exc_value, OSError) else _thread_fault(fault)
     try:
-        app(standalone_mode=True)
+        app(prog_name="rsiccllm")
     except InputError as error:
         _fail(str(error), 2)
     except SystemExit as end:
@@ -257,12 +361,15 @@ def main() -> None:
             _fail("stopped; call again to go on", 130)
         raise
     except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror or error}", 2)
+        _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), 2)
     except Exception as error:
         if os.environ.get("RSICCLLM_TRACEBACK"):
             raise
         message = str(error).splitlines()[0] if str(error) else ""
         _fail(f"unexpected {type(error).__name__}: {message} (RSICCLLM_TRACEBACK=1 shows where)", 70)
+
+
+_thread_fault = threading.excepthook
 
 
 def _fail(message: str, status: int) -> None:

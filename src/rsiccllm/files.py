@@ -144,7 +144,7 @@ def validation_faults(error: ValidationError) -> list[str]:
     lines = []
     for fault in error.errors():
         field = ".".join(str(part) for part in fault["loc"]) or "record"
-        line = f"field '{field}': {fault['msg']}"
+        line = f"field '{field}': {fault['msg'].removeprefix('Value error, ')}"
         if fault["type"] not in {"missing", "extra_forbidden", "json_invalid"}:
             given = repr(fault["input"])
             line += f", got {given[:80]}{'...' if len(given) > 80 else ''}"

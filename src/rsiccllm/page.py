@@ -186,6 +186,7 @@ li { margin: 2px 0; }
 .figures { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 10px; }
 .words > .label:first-child { margin-top: 0; }
 .figures + .words { margin-top: 14px; }
+.card td:not(:first-child) { overflow-wrap: anywhere; }
 figure { margin: 0; }
 img { display: block; width: 100%; height: auto; border-radius: 8px; background: var(--line); }
 figcaption { font-size: 13px; color: var(--quiet); margin-top: 4px; }

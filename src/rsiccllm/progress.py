@@ -11,16 +11,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Item = TypeVar("Item")
 
 
-def track(items: Iterable[Item], description: str, total: int, done: int = 0) -> Iterator[Item]:
-    """Yield `items` while a bar shows how many of `total` are finished, `done` of them before this call."""
-    columns = (
+def bar() -> Progress:
+    """What every bar of ours looks like: what is done, how many of how many, the time taken and the time left."""
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        console=Console(stderr=True),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+
+def track(items: Iterable[Item], description: str, total: int, done: int = 0) -> Iterator[Item]:
+    """Yield `items` while a bar shows how many of `total` are finished, `done` of them before this call."""
+    with bar() as progress:
         task = progress.add_task(description, total=total, completed=done)
         for item in items:
             yield item

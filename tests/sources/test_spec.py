@@ -34,7 +34,7 @@ def test_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("levir:x", "unknown kind 'levir'; expected one of levir-cc:DIR"),
         ("", "unknown kind ''"),
-        ("data/LEVIR-CC", "expected one of levir-cc:DIR"),
+        ("data/LEVIR-CC", "no kind; expected one of levir-cc:DIR"),
         ("levir-cc", "nothing after 'levir-cc:'; expected levir-cc:DIR"),
         ("folder:", "nothing after"),
         ("scenes:", "expected scenes:N"),

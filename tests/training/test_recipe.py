@@ -26,7 +26,10 @@ def test_overrides_win_and_exponents_are_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("learning_rte: 1e-4", "unknown field 'learning_rte', expected one of .*learning_rate"),
+        (
+            "learning_rte: 1e-4",
+            "unknown field 'learning_rte'; did you mean 'learning_rate'. .expected one of .*batch_size",
+        ),
         ("batch_size: 0", "field 'batch_size'.*greater than or equal to 1, got 0"),
         ("batch_size: many", "field 'batch_size'.*got 'many'"),
         ("variant: best", "field 'variant'.*'none'"),

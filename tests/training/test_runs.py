@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,12 +12,17 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from rsiccllm.errors import InputError
+from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
+from rsiccllm.records import INSTRUCTIONS, Instruction
 from rsiccllm.rsici.build import build_rsici
 from rsiccllm.rsicp.build import build_rsicp
+from rsiccllm.training.data import PairDataset, check_lengths, load_records
 from rsiccllm.training.dnpo import train_dnpo
+from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import DNPORecipe, SFTRecipe
 from rsiccllm.training.sft import train_sft
 from rsiccllm.training.trainer import newest_checkpoint
@@ -116,6 +122,52 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     assert all((whole[name] - cut[name]).abs().max() < 1e-6 for name in whole)
 
 
+def test_a_broken_image_is_one_line_also_from_a_worker(
+    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data[0], folder)
+    for image in (folder / "images" / "scenes").glob("*.after.png"):
+        image.write_bytes(image.read_bytes()[:-200])
+    recipe = SFTRecipe(
+        model=str(tiny_checkpoints["qwen2_5_vl"]), data=folder, out=tmp_path / "out", max_steps=2, workers=1, **COMMON
+    )
+    with pytest.raises(InputError, match=r"^[^\n]*after\.png: truncated or damaged[^\n]*$"):
+        train_sft(recipe)
+
+
+def test_the_longest_row_is_found_by_images_and_words(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """The pair with most words is small, the largest pair says little, and the longest row is a third one."""
+    captions = {"small": ["word " * 53] * 2, "middle": ["word " * 50] * 2, "large": ["word"] * 2, "other": ["word"] * 2}
+    sides = {"small": 56, "middle": 168, "large": 196, "other": 56}
+    for name, side in sides.items():
+        for date in "AB":
+            (tmp_path / "set" / date).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (side, side)).save(tmp_path / "set" / date / f"{name}.png")
+    (tmp_path / "set" / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
+    build_rsici([f"folder:{tmp_path / 'set'}"], tmp_path / "data")
+    records = load_records(tmp_path / "data", INSTRUCTIONS, Instruction, "train")
+    dataset = PairDataset(tmp_path / "data", records, lambda record: record.answers)  # type: ignore[union-attr]
+    collator = PackingCollator(load_processor(tiny_checkpoints["qwen2_5_vl"], min_pixels=28 * 28))
+    lengths = {record.pair: collator([dataset[k]])["input_ids"].shape[1] for k, record in enumerate(records)}
+    assert max(lengths, key=lambda pair: lengths[pair]) == "middle"
+    assert check_lengths(dataset, collator) == lengths["middle"]
+
+
+def test_damaged_weights_are_one_line(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    for name, damage in {
+        "cut": lambda file: file.write_bytes(file.read_bytes()[:-1000]),
+        "gone": lambda file: file.unlink(),
+        "other": lambda file: shutil.copy(tiny_checkpoints["qwen3_vl"] / file.name, file),
+    }.items():
+        folder = tmp_path / name
+        shutil.copytree(tiny_checkpoints["qwen2_5_vl"], folder)
+        damage(folder / "model.safetensors")
+        with pytest.raises(InputError, match=f"{name}: the weights") as caught:
+            load_model(folder)
+        assert "\n" not in str(caught.value)
+
+
 def test_what_is_refused(tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path) -> None:
     base = str(tiny_checkpoints["qwen2_5_vl"])
 
@@ -126,12 +178,25 @@ def test_what_is_refused(tiny_checkpoints: dict[str, Path], data: tuple[Path, Pa
 
     with pytest.raises(InputError, match="no such folder"):
         train_sft(recipe(data=tmp_path / "none", out=tmp_path / "a"))
+    with pytest.raises(
+        InputError, match=r"rsicp: no instructions.jsonl in it; expected .* `rsiccllm rsici build` wrote"
+    ):
+        train_sft(recipe(data=data[1], out=tmp_path / "a"))
     with pytest.raises(InputError, match=r"no record of split 'tset' .*there: .*test"):
         train_sft(recipe(split="tset", out=tmp_path / "b"))
     with pytest.raises(InputError, match="over max_tokens=40"):
         train_sft(recipe(max_tokens=40, out=tmp_path / "c"))
-    with pytest.raises(InputError, match=r"no model could be loaded|no processor could be loaded"):
+    with pytest.raises(InputError, match="no such model; expected a folder that training wrote, or a hub name"):
         train_sft(recipe(model=str(tmp_path / "nothing"), out=tmp_path / "d"))
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="file: cannot be written"):
+        train_sft(recipe(out=tmp_path / "file"))
+    (tmp_path / "theirs" / "model").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"holds a model, and no recipe\.json"):
+        train_sft(recipe(out=tmp_path / "theirs"))
+    # None of these mistakes has bound its folder to a recipe.
+    assert not list(tmp_path.rglob("recipe.json"))
+    train_sft(recipe(out=tmp_path / "c"))
     train_sft(recipe())
     with pytest.raises(InputError, match=r"holds a run with learning_rate=0.001, this one has 0.01"):
         train_sft(recipe(learning_rate=1e-2))

@@ -55,7 +55,7 @@ def write_report(out: Path, stages: Sequence[str], result: Result, seconds: dict
         element("h2", "What it has not learnt"),
         element("ul", *(element("li", line) for line in not_learnt(rows))),
         element("h2", "Losses"),
-        *_curves(out, stages),
+        *_curves(out, ("base", "difference", "sft", "dnpo")),
         element("h2", "Time"),
         table(["step", "seconds"], list(seconds.items())),
     ]

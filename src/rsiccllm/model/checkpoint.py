@@ -20,10 +20,15 @@ def save_model(model: Any, processor: Any, folder: Path) -> None:
 
 
 def resolve_checkpoint(name: str) -> str:
-    """A training run's folder stands for the finished model in it; anything else is a checkpoint folder or hub name."""
+    """A training run's folder stands for the finished model in it; anything else is a checkpoint folder or hub name.
+
+    Raises InputError for a folder without a model, and for a path where nothing is: only ORG/NAME is asked of the hub.
+    """
     inner = Path(name) / "model"
     if (inner / "config.json").exists():
         return str(inner)
     if Path(name).is_dir() and not (Path(name) / "config.json").exists():
         raise InputError(f"{name}: a folder without a model (no config.json); is its training finished?")
+    if not Path(name).exists() and (name.count("/") != 1 or Path(name).parent.exists()):
+        raise InputError(f"{name}: no such model; expected a folder that training wrote, or a hub name ORG/NAME")
     return name

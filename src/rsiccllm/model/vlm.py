@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -248,9 +249,15 @@ def load_model(checkpoint: str | Path, variant: str | None = None, dtype: torch.
         config = config_class(**fields)
     if variant is not None:
         config.difference = {**(config.difference or {}), "variant": variant}
-    model, report = model_class.from_pretrained(
-        name, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
-    )
+    try:
+        model, report = model_class.from_pretrained(
+            name, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+        )
+    except (OSError, RuntimeError, SafetensorError) as error:  # none there, of other shapes, cut short
+        reason = str(error).splitlines()[0]
+        if "ignore_mismatched_sizes" in reason:
+            reason = "they have other shapes than config.json and this version's model"
+        raise InputError(f"{name}: the weights could not be loaded ({reason})") from None
     # A weight that silently starts at random is the worst of faults: only the difference path may be new.
     missing = [key for key in report["missing_keys"] if not key.startswith("model.difference.")]
     if missing or report["unexpected_keys"]:

@@ -31,7 +31,8 @@ def open_source(spec: str, fault: Fault = refuse) -> Source:
     """
     kind, _, rest = spec.partition(":")
     if kind not in SPECS:
-        raise InputError(f"source '{spec}': unknown kind '{kind}'; expected one of {', '.join(SPECS.values())}")
+        wrong = f"unknown kind '{kind}'" if rest or not kind else "no kind"
+        raise InputError(f"source '{spec}': {wrong}; expected one of {', '.join(SPECS.values())}")
     if not rest:
         raise InputError(f"source '{spec}': nothing after '{kind}:'; expected {SPECS[kind]}")
     match kind:

@@ -12,7 +12,7 @@ from rsiccllm.errors import InputError
 from rsiccllm.facts import parse
 from rsiccllm.files import inside, read_jsonl
 from rsiccllm.pairs import open_pair, probe_image
-from rsiccllm.records import Instruction, Preference
+from rsiccllm.records import INSTRUCTIONS, PREFERENCES, Instruction, Preference
 from rsiccllm.training.packing import PackingCollator, Sample
 
 Record = TypeVar("Record", Instruction, Preference)
@@ -49,9 +49,14 @@ def stated_facts(record: Instruction | Preference) -> list[tuple[str, str]] | No
 
 
 def load_records(root: Path, filename: str, record: type[Record], split: str) -> list[Record]:
-    """Records of one split, with every image file found and every id seen once. Raises InputError otherwise."""
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; expected one that `rsiccllm rsici build` or `rsicp build` wrote")
+    """Records of one split, with every image and mask found, of one size in a pair, and every id seen once.
+
+    Raises InputError otherwise.
+    """
+    if not (root / filename).is_file():
+        writer = {INSTRUCTIONS: "rsici build", PREFERENCES: "rsicp build"}[filename]
+        found = f"no {filename} in it" if root.is_dir() else "no such folder"
+        raise InputError(f"{root}: {found}; expected a folder that `rsiccllm {writer}` wrote")
     every = read_jsonl(root / filename, record)
     records = [item for item in every if item.split == split]
     if not records:
@@ -62,12 +67,26 @@ def load_records(root: Path, filename: str, record: type[Record], split: str) ->
         if item.id in seen:
             raise InputError(f"{root / filename}: id '{item.id}' stands twice")
         seen.add(item.id)
-        if probe_image(inside(root, item.before)) != probe_image(inside(root, item.after)):
-            raise InputError(f"{root / item.before} and {root / item.after}: sizes differ")
+        size = probe_image(inside(root, item.before))
+        for other in (item.after, item.mask):
+            if other is not None and (found_size := probe_image(inside(root, other))) != size:
+                wrong, right = ("x".join(map(str, sides)) for sides in (found_size, size))
+                raise InputError(f"{root / other}: {wrong} pixels, but {item.before} has {right}; expected equal sizes")
     return records
 
 
 def check_lengths(dataset: PairDataset, collator: PackingCollator) -> int:
-    """Pack the row with the most answer text and return its tokens: too long is told before training starts."""
-    longest = max(range(len(dataset)), key=lambda i: sum(len(a) for a in dataset.answers(dataset.records[i])))
-    return int(collator([dataset[longest]])["input_ids"].shape[1])
+    """Pack the longest row and return its tokens: one that is too long is told before training starts, by InputError.
+
+    Which row that is follows from the sizes of the images and the tokens of the answers; no pixel is decoded for it.
+    """
+    patches = collator.processor.image_processor.get_number_of_image_patches
+    merged = collator.processor.image_processor.merge_size**2
+
+    def tokens(index: int) -> int:
+        record = dataset.records[index]
+        width, height = probe_image(inside(dataset.root, record.before))
+        answers = sum(len(collator.processor.encode_answer(answer)) for answer in dataset.answers(record))
+        return 2 * patches(height, width) // merged + answers
+
+    return int(collator([dataset[max(range(len(dataset)), key=tokens)]])["input_ids"].shape[1])

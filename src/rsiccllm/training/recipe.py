@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -131,13 +133,34 @@ def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> 
             fields[name] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise InputError(f"override {override!r}: the value is not valid YAML") from None
+    where = f"{path} (with {' '.join(overrides)})" if overrides else str(path)
     for name in fields:
         if name not in kind.model_fields:
-            raise InputError(f"{path}: unknown field '{name}', expected one of {', '.join(sorted(kind.model_fields))}")
+            near = get_close_matches(str(name), kind.model_fields, n=1)
+            meant = f"; did you mean '{near[0]}'?" if near else ""
+            raise InputError(
+                f"{where}: unknown field '{name}'{meant} (expected one of {', '.join(sorted(kind.model_fields))})"
+            )
     try:
         return kind.model_validate({name: _number(value) for name, value in fields.items()})
     except ValidationError as error:
-        raise InputError(f"{path}: {describe_validation(error)}") from None
+        raise InputError(f"{where}: {describe_validation(error)}") from None
+
+
+def describe(kind: type[Recipe]) -> str:
+    """Every field of a recipe with its type, bounds and default, one a line, and then what they mean."""
+    lines = []
+    for name, field in kind.model_fields.items():
+        kinds = getattr(field.annotation, "__name__", None) if isinstance(field.annotation, type) else None
+        text: str = kinds or str(field.annotation).replace("typing.", "")
+        for bound in field.metadata:
+            for name_, sign in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<")):
+                if hasattr(bound, name_):
+                    text += f", {sign} {getattr(bound, name_):g}"
+        default = "required" if field.is_required() else f"default {field.default}"
+        lines.append(f"{name:<26}{default:<20}{text}")
+    meanings = [inspect.cleandoc(part.__doc__ or "") for part in reversed(kind.__mro__) if issubclass(part, Recipe)]
+    return "\n".join([*lines, *(f"\n{meaning}" for meaning in meanings)])
 
 
 def _number(value: object) -> object:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from rsiccllm import __version__
 from rsiccllm.errors import InputError
@@ -17,9 +28,11 @@ from rsiccllm.files import atomic_write, read_json, sha256, write_json
 from rsiccllm.model.checkpoint import save_model
 from rsiccllm.model.processor import PairProcessor
 from rsiccllm.model.vlm import load_model
+from rsiccllm.training.bar import TrainingBar
 from rsiccllm.training.recipe import AnswerRecipe, Recipe
 
 WHOLE = "whole.json"
+NOTE = "recipe.json"
 
 
 class _MarkWhole(TrainerCallback):
@@ -68,6 +81,7 @@ class StageTrainer(Trainer):
             callbacks=[_LogLines(recipe.out / "log.jsonl"), _MarkWhole()],
             **kwargs,
         )
+        self.remove_callback(PrinterCallback)  # TrainingBar shows the same without filling standard output
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         """AdamW in two groups, the difference path at a learning rate of its own; norms and biases do not decay."""
@@ -132,6 +146,7 @@ def training_arguments(recipe: Recipe) -> TrainingArguments:
         save_steps=recipe.save_steps,
         save_total_limit=2,
         report_to=["tensorboard"],
+        disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=recipe.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -153,12 +168,12 @@ def newest_checkpoint(out: Path) -> Path | None:
 
 
 def claim_output(recipe: Recipe) -> bool:
-    """Make `out` this recipe's own, or find that it is. Returns True where the finished model is already there.
+    """Whether the finished model of this recipe is in `out` already.
 
-    Raises InputError where `out` holds a run with other settings: two runs are never mixed.
+    Raises InputError where `out` holds a run with other settings (two runs are never mixed) or cannot be written.
+    `out` is not bound to the recipe before training starts, so a mistake in the recipe can be put right.
     """
-    wanted = json.loads(recipe.model_dump_json())
-    note = recipe.out / "recipe.json"
+    wanted, note = _settings(recipe), recipe.out / NOTE
     if note.exists():
         held = read_json(note)
         differs = [name for name in wanted if held.get(name) != wanted[name] and name not in {"workers", "log_steps"}]
@@ -168,21 +183,40 @@ def claim_output(recipe: Recipe) -> bool:
                 f"{recipe.out}: holds a run with {name}={held.get(name)!r}, this one has {wanted[name]!r}; "
                 "choose another out, or remove that folder"
             )
-    else:
-        try:
-            write_json(note, wanted)
-        except OSError as error:
-            raise InputError(f"{recipe.out}: cannot be written ({error.strerror})") from None
+    elif (recipe.out / "model").exists():
+        raise InputError(f"{recipe.out}: holds a model, and no {NOTE} that says what made it; choose another out")
+    try:
+        recipe.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{recipe.out}: cannot be written ({error.strerror})") from None
+    if not os.access(recipe.out, os.W_OK):
+        raise InputError(f"{recipe.out}: cannot be written (read-only)")
     return (recipe.out / "model" / "config.json").exists()
 
 
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return dict(json.loads(recipe.model_dump_json()))
+
+
 def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
-    """Train from the newest whole checkpoint, then write `out/model` in one rename. Returns that folder."""
-    recipe = trainer.recipe
+    """Train from the newest whole checkpoint, then write `out/model` in one rename. Returns that folder.
+
+    From here on `out` is this recipe's. Raises InputError on a full disk; the whole checkpoints stay.
+    """
+    with _faults_told(trainer.recipe.out):
+        return _train_and_save(trainer, processor)
+
+
+def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
+    recipe, first = trainer.recipe, trainer.is_world_process_zero()
+    if first:
+        write_json(recipe.out / NOTE, _settings(recipe))
     resume = newest_checkpoint(recipe.out)
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    with TrainingBar(f"training {recipe.out.name}", first) as shown:
+        trainer.add_callback(shown)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     folder = recipe.out / "model"
-    if trainer.is_world_process_zero():
+    if first:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if _has_adapters(model):
             model = model.merge_and_unload()
@@ -199,6 +233,28 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
         save_model(model, processor, folder)
     trainer.accelerator.wait_for_everyone()
     return folder
+
+
+@contextmanager
+def _faults_told(out: Path) -> Iterator[None]:
+    """What goes wrong in the middle of training, in one line; on a full disk without the checkpoint it cut short."""
+    try:
+        yield
+    except InputError as error:  # a worker that prepares batches hands on its whole traceback as the message
+        last = str(error).strip().splitlines()[-1]
+        raise InputError(last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from None
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not any(sign in str(error) for sign in _NO_ROOM):
+            raise
+        for folder in (out / "checkpoints").glob("checkpoint-*"):
+            if not (folder / WHOLE).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+        left = f"{shutil.disk_usage(out).free // 2**20:,} MB left on the disk"
+        raise InputError(f"{out}: a checkpoint cannot be written ({left}); make room and call again") from None
+
+
+# safetensors and torch wrap the system's error in one of their own; torch's names only the line that gave up.
+_NO_ROOM = ("No space left", "quota exceeded", "PytorchStreamWriter", "inline_container.cc")
 
 
 def _has_adapters(model: Any) -> bool:
