@@ -225,6 +225,9 @@ def bench_score(
         Literal["word", "character", "ids"], typer.Option(help="what counts as a token; the field's scores take words")
     ] = "word",
     sbs: Annotated[str | None, typer.Option(help="a sentence-embedding model for SBS, a folder or hub name")] = None,
+    training: Annotated[
+        list[str] | None, typer.Option(help="a source a model was trained on: warns of scored pairs that are in it too")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Score captions beside the trivial rows.
@@ -240,7 +243,7 @@ def bench_score(
 
     from rsiccllm.benchmark.run import run_score
 
-    result = run_score([*predictions], references, split, tokenisation, sbs=sbs)
+    result = run_score([*predictions], references, split, tokenisation, sbs=sbs, training=training or ())
     if json:
         print(json_module.dumps(result.to_dict(), indent=2))
     else:

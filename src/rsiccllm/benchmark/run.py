@@ -16,6 +16,7 @@ from rsiccllm.benchmark.compare import Comparison, compare_rows, size_note
 from rsiccllm.benchmark.copied import training_captions
 from rsiccllm.benchmark.grounding import ground
 from rsiccllm.benchmark.image_baselines import image_baselines
+from rsiccllm.benchmark.leaks import find_leaks
 from rsiccllm.benchmark.predictions import load_lines, match
 from rsiccllm.benchmark.rows import Row, score_rows
 from rsiccllm.benchmark.table import render_html, render_table
@@ -24,6 +25,8 @@ from rsiccllm.errors import InputError
 from rsiccllm.facts import Fact
 from rsiccllm.records import ImagePair
 from rsiccllm.sources import open_source
+
+NOT_LOOKED_FOR = "scored pairs were not looked for in training data; name it with --training to have them compared"
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,13 @@ def run_score(
     meteor: bool | None = None,
     names: Sequence[str] | None = None,
     sbs: str | None = None,
+    training: Sequence[str] = (),
 ) -> Result:
     """Score one file of captions, or several beside each other, and the trivial rows.
 
     references: a source spec, such as "levir-cc:DIR". split: one of its splits. names: of the rows, one a file; None
-    takes the files' own. sbs: a sentence-embedding model for SBS. Print the result with rich, or its `to_dict()` as
+    takes the files' own. sbs: a sentence-embedding model for SBS. training: sources that the models were trained on, in
+    which the scored pairs are looked for. Print the result with rich, or its `to_dict()` as
     JSON. Raises InputError for files, specs, splits or ids that do not fit, before anything is scored.
     """
     paths = [Path(path) for path in ([predictions] if isinstance(predictions, str | Path) else predictions)]
@@ -114,6 +119,7 @@ def run_score(
         maps[name] = (path.parent, {key: line.change_map for key, line in lines.items() if line.change_map})
     scored = [pair for pair in source.pairs if pair.id in truth.captions]
     grounded = {name: ground(source, scored, found, root) for name, (root, found) in maps.items() if found}
+    leaked = find_leaks(source, scored, training).lines(training) if training else [NOT_LOOKED_FOR]
     looked, absent = image_baselines(source, scored, truth.no_change, truth.change, split)
     train = [caption for pair in source.pairs if pair.split == "train" for caption in pair.captions]
     rows = score_rows(
@@ -130,7 +136,7 @@ def run_score(
         training_captions(train) if train and split != "train" else None,
         {name: found for name, found in grounded.items() if found is not None},
     )
-    notes += [*absent, *_copies(rows), size_note(rows)]
+    notes += [*leaked, *absent, *_copies(rows), size_note(rows)]
     return Result(references, split, rows, compare_rows(rows), tuple(notes))
 
 
