@@ -209,6 +209,8 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
 
 def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     recipe, first = trainer.recipe, trainer.is_world_process_zero()
+    dataset: Any = trainer.train_dataset
+    seen: frozenset[str] = dataset.seen
     if first:
         write_json(recipe.out / NOTE, _settings(recipe))
     resume = newest_checkpoint(recipe.out)
@@ -221,13 +223,12 @@ def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
         if _has_adapters(model):
             model = model.merge_and_unload()
         before = getattr(model.config, "provenance", None) or {}  # the base's, where it is one of ours
-        seen = {f"{record.source}/{record.split}" for record in getattr(trainer.train_dataset, "records", ())}
         model.config.provenance = {
             "stage": getattr(recipe, "stage", ""),
             "base": recipe.model,
             "data": recipe.data.name,
             "split": recipe.split,
-            "seen": sorted(seen | set(before.get("seen", ()))),
+            "seen": sorted({*seen, *before.get("seen", ())}),
             "rsiccllm": __version__,
         }
         save_model(model, processor, folder)
