@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from rsiccllm.errors import InputError
 from rsiccllm.facts import Fact
-from rsiccllm.files import describe_validation, validation_faults
+from rsiccllm.files import describe_validation, read_jsonl, validation_faults
 from rsiccllm.records import ImagePair, Instruction, Preference, Rejected
 
 PAIR = {"id": "a", "before": "A/a.png", "after": "B/a.png"}
@@ -79,6 +82,14 @@ def test_records_come_back() -> None:
     for known in (None, []):
         again = ImagePair.model_validate_json(ImagePair(**PAIR, facts=known).model_dump_json(exclude_none=True))
         assert again.facts == known
+
+
+def test_an_id_stands_once_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    line = ImagePair(**PAIR).model_dump_json() + "\n"
+    path.write_text(line + line.replace('"a"', '"b"', 1) + "\n" + line, encoding="utf-8")
+    with pytest.raises(InputError, match=r"pairs\.jsonl:4: field 'id': 'a' is on line 1 already$"):
+        read_jsonl(path, ImagePair)
 
 
 def test_records_cannot_be_changed() -> None:

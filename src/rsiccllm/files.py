@@ -110,16 +110,24 @@ def read_json(path: Path | str) -> Any:
 
 
 def read_jsonl(path: Path | str, record: type[Record]) -> list[Record]:
-    """Read JSON Lines into records. Raises InputError naming file, line, field and expectation; blank lines pass."""
-    records = []
+    """Read JSON Lines into records, each with an id of its own where the type has one; blank lines pass.
+
+    Raises InputError naming file, line, field and expectation.
+    """
+    records: list[Record] = []
+    lines: dict[str, int] = {}
     # Not splitlines(): it would also cut at U+2028 and its like, which may stand inside a JSON string.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            records.append(record.model_validate_json(line))
+            item = record.model_validate_json(line)
         except ValidationError as error:
             raise InputError(f"{path}:{number}: {describe_validation(error)}") from None
+        name = getattr(item, "id", None)
+        if name is not None and (first := lines.setdefault(name, number)) != number:
+            raise InputError(f"{path}:{number}: field 'id': '{name}' is on line {first} already")
+        records.append(item)
     return records
 
 

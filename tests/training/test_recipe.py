@@ -5,22 +5,25 @@ from pathlib import Path
 import pytest
 
 from rsiccllm.errors import InputError
-from rsiccllm.training.recipe import DNPORecipe, SFTRecipe, load_recipe
+from rsiccllm.training.recipe import DifferenceRecipe, DNPORecipe, SFTRecipe, load_recipe
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_in_the_repository_is_valid(path: Path) -> None:
-    load_recipe(path, DNPORecipe if path.stem.endswith("dnpo") else SFTRecipe)
+    kinds = {"dnpo": DNPORecipe, "sft": SFTRecipe, "difference": DifferenceRecipe}
+    load_recipe(path, kinds[path.stem.rpartition("_")[2]])
     assert "rsiccllm train " in path.read_text(encoding="utf-8").split("model:")[0]
 
 
 def test_overrides_win_and_exponents_are_numbers(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     path.write_text("model: base\ndata: d\nout: o\nlearning_rate: 1e-4\n", encoding="utf-8")
-    recipe = load_recipe(path, SFTRecipe, ["learning_rate=2e-5", "max_steps=7", "bf16=true"])
+    assert load_recipe(path, SFTRecipe).learning_rate == 1e-4
+    recipe = load_recipe(path, SFTRecipe, ["learning_rate=2e-5", "max_steps=7", "bf16=true", "data=2026", "model=1e5"])
     assert (recipe.learning_rate, recipe.max_steps, recipe.bf16) == (2e-5, 7, True)
+    assert (recipe.data, recipe.model) == (Path("2026"), "1e5"), "what is text stays text"
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,10 @@ def test_overrides_win_and_exponents_are_numbers(tmp_path: Path) -> None:
         ("learning_rate: -1", "field 'learning_rate'"),
         ("min_pixels: 90000\nmax_pixels: 1000", "min_pixels=90000 is over max_pixels=1000"),
         ("a: [", "not valid YAML"),
+        ("split: 2026-13-45", "not valid YAML"),
+        ("a: " + 5000 * "[", "not valid YAML"),
+        ("batch_size: 1e", "field 'batch_size'.*got '1e'"),
+        ("model: 2026", "field 'model'.*got 2026"),
     ],
 )
 def test_mistakes_name_the_file_and_the_field(tmp_path: Path, line: str, message: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -15,6 +17,7 @@ import pytest
 from PIL import Image
 
 from rsiccllm.errors import InputError
+from rsiccllm.files import read_jsonl, write_jsonl
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import INSTRUCTIONS, Instruction
@@ -44,9 +47,19 @@ def losses(out: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
-def test_sft_then_dnpo(tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path, family: str) -> None:
+def test_sft_then_dnpo(
+    tiny_checkpoints: dict[str, Path],
+    data: tuple[Path, Path],
+    tmp_path: Path,
+    family: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     sft = SFTRecipe(model=str(tiny_checkpoints[family]), data=data[0], out=tmp_path / "sft", max_steps=6, **COMMON)
     folder = train_sft(sft)
+    shown = capsys.readouterr()
+    assert re.findall(r"training sft, loss \d+\.\d{3}, update (\d) of 6", shown.err) == list("123456")
+    assert "left\n" in shown.err
+    assert shown.out == ""
     found = losses(sft.out)
     assert len(found) == 6
     assert found[-1] < found[0]
@@ -127,10 +140,14 @@ def test_a_broken_image_is_one_line_also_from_a_worker(
 ) -> None:
     folder = tmp_path / "data"
     shutil.copytree(data[0], folder)
-    for image in (folder / "images" / "scenes").glob("*.after.png"):
+    # The longest row is looked at before training and is whole; the others break it.
+    first, *others = read_jsonl(folder / INSTRUCTIONS, Instruction)
+    write_jsonl(folder / INSTRUCTIONS, [first.model_copy(update={"answers": ["word " * 100]}), *others])
+    for record in others:
+        image = folder / record.after
         image.write_bytes(image.read_bytes()[:-200])
     recipe = SFTRecipe(
-        model=str(tiny_checkpoints["qwen2_5_vl"]), data=folder, out=tmp_path / "out", max_steps=2, workers=1, **COMMON
+        model=str(tiny_checkpoints["qwen2_5_vl"]), data=folder, out=tmp_path / "out", max_steps=9, workers=1, **COMMON
     )
     with pytest.raises(InputError, match=r"^[^\n]*after\.png: truncated or damaged[^\n]*$"):
         train_sft(recipe)
@@ -152,6 +169,29 @@ def test_the_longest_row_is_found_by_images_and_words(tiny_checkpoints: dict[str
     lengths = {record.pair: collator([dataset[k]])["input_ids"].shape[1] for k, record in enumerate(records)}
     assert max(lengths, key=lambda pair: lengths[pair]) == "middle"
     assert check_lengths(dataset, collator) == lengths["middle"]
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt"])
+def test_a_full_disk_is_one_line_and_the_next_call_goes_on(
+    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path, file: str
+) -> None:
+    """A limit on the size of files stands for the disk: safetensors and torch meet it as they meet a full one."""
+    base = str(tiny_checkpoints["qwen2_5_vl"])
+    fields = {"model": base, "data": data[0], "max_steps": 4, **COMMON}
+    train_sft(SFTRecipe.model_validate({**fields, "out": tmp_path / "whole"}))
+    size = (tmp_path / "whole" / "checkpoints" / "checkpoint-2" / file).stat().st_size
+    recipe = SFTRecipe.model_validate({**fields, "out": tmp_path / "cut"})
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1000, unlimited[1]))
+    try:
+        with pytest.raises(InputError, match=r"cut: a checkpoint cannot be written, [\d,]+ MB left") as caught:
+            train_sft(recipe)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "cut" / "checkpoints").glob("checkpoint-*")), "what was cut short takes no room"
+    train_sft(recipe)
+    assert losses(tmp_path / "cut") == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
 
 
 def test_damaged_weights_are_one_line(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:

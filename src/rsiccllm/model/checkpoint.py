@@ -13,10 +13,13 @@ def save_model(model: Any, processor: Any, folder: Path) -> None:
     """Write a checkpoint folder whole or not at all."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    processor.save_pretrained(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    try:
+        model.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def resolve_checkpoint(name: str) -> str:

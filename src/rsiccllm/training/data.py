@@ -54,7 +54,7 @@ def stated_facts(record: Instruction | Preference) -> list[tuple[str, str]] | No
 
 
 def load_records(root: Path, filename: str, record: type[Record], split: str) -> list[Record]:
-    """Records of one split, with every image and mask found, of one size in a pair, and every id seen once.
+    """Records of one split, with every image and mask found, of one size in a pair.
 
     Raises InputError otherwise.
     """
@@ -67,11 +67,7 @@ def load_records(root: Path, filename: str, record: type[Record], split: str) ->
     if not records:
         splits = ", ".join(sorted({item.split for item in every})) or "none"
         raise InputError(f"{root / filename}: no record of split '{split}' (there: {splits})")
-    seen: set[str] = set()
     for item in records:
-        if item.id in seen:
-            raise InputError(f"{root / filename}: id '{item.id}' stands twice")
-        seen.add(item.id)
         size = probe_image(inside(root, item.before))
         for other in (item.after, item.mask):
             if other is not None and (found_size := probe_image(inside(root, other))) != size:

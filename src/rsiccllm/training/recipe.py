@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -112,6 +113,18 @@ class DNPORecipe(AnswerRecipe):
 Kind = TypeVar("Kind", bound=Recipe)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-4 as text, 1.2 as a number; people write it all the time and mean the number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")
+)
+
+
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)  # ValueError: the 45th of a 13th month
+
+
 def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> Kind:
     """Read a recipe and apply `field=value` overrides (values are YAML).
 
@@ -119,8 +132,8 @@ def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> 
     """
     text = read_text(path)
     try:
-        fields = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        fields = yaml.load(text, _Loader)
+    except _NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         raise InputError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML") from None
     if not isinstance(fields, dict):
@@ -130,8 +143,10 @@ def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> 
         if not found or not name:
             raise InputError(f"override {override!r}: expected field=value")
         try:
-            fields[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            # A folder may be named 2024, and a shell eats the quotes that would say so.
+            is_text = name in kind.model_fields and kind.model_fields[name].annotation in (str, Path)
+            fields[name] = value if is_text else yaml.load(value, _Loader)
+        except _NOT_YAML:
             raise InputError(f"override {override!r}: the value is not valid YAML") from None
     where = f"{path} (with {' '.join(overrides)})" if overrides else str(path)
     for name in fields:
@@ -142,7 +157,7 @@ def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> 
                 f"{where}: unknown field '{name}'{meant} (expected one of {', '.join(sorted(kind.model_fields))})"
             )
     try:
-        return kind.model_validate({name: _number(value) for name, value in fields.items()})
+        return kind.model_validate(fields)
     except ValidationError as error:
         raise InputError(f"{where}: {describe_validation(error)}") from None
 
@@ -161,13 +176,3 @@ def describe(kind: type[Recipe]) -> str:
         lines.append(f"{name:<26}{default:<20}{text}")
     meanings = [inspect.cleandoc(part.__doc__ or "") for part in reversed(kind.__mro__) if issubclass(part, Recipe)]
     return "\n".join([*lines, *(f"\n{meaning}" for meaning in meanings)])
-
-
-def _number(value: object) -> object:
-    # YAML 1.1 reads 1e-4 as text; people write it all the time and mean a number.
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

@@ -111,6 +111,10 @@ class StageTrainer(Trainer):
         else:
             self.model.load_state_dict(load_model(resume_from_checkpoint).state_dict())
 
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with _written(self.recipe.out):
+            super()._save_checkpoint(*args, **kwargs)
+
     def note(self, **parts: torch.Tensor) -> None:
         """Remember parts of the loss until the next log line, where their means appear."""
         for name, value in parts.items():
@@ -203,18 +207,13 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
 
     From here on `out` is this recipe's. Raises InputError on a full disk; the whole checkpoints stay.
     """
-    with _faults_told(trainer.recipe.out):
-        return _train_and_save(trainer, processor)
-
-
-def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     recipe, first = trainer.recipe, trainer.is_world_process_zero()
     dataset: Any = trainer.train_dataset
     seen: frozenset[str] = dataset.seen
     if first:
         write_json(recipe.out / NOTE, _settings(recipe))
     resume = newest_checkpoint(recipe.out)
-    with TrainingBar(f"training {recipe.out.name}", first) as shown:
+    with TrainingBar(f"training {recipe.out.name}", first) as shown, _one_line():
         trainer.add_callback(shown)
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     folder = recipe.out / "model"
@@ -231,31 +230,37 @@ def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
             "seen": sorted({*seen, *before.get("seen", ())}),
             "rsiccllm": __version__,
         }
-        save_model(model, processor, folder)
+        with _written(recipe.out):
+            save_model(model, processor, folder)
     trainer.accelerator.wait_for_everyone()
     return folder
 
 
 @contextmanager
-def _faults_told(out: Path) -> Iterator[None]:
-    """What goes wrong in the middle of training, in one line; on a full disk without the checkpoint it cut short."""
+def _written(out: Path) -> Iterator[None]:
+    """A checkpoint that cannot be written as one line, and what there is of it removed: on a full disk it takes room.
+
+    safetensors and torch wrap the system's error in one of their own, and torch's does not say what it was.
+    """
     try:
         yield
-    except InputError as error:  # a worker that prepares batches hands on its whole traceback as the message
-        last = str(error).strip().splitlines()[-1]
-        raise InputError(last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from None
     except (OSError, RuntimeError, SafetensorError) as error:
-        if not any(sign in str(error) for sign in _NO_ROOM):
-            raise
         for folder in (out / "checkpoints").glob("checkpoint-*"):
             if not (folder / WHOLE).exists():
                 shutil.rmtree(folder, ignore_errors=True)
+        reason = str(error).splitlines()[0][:120]
         left = f"{shutil.disk_usage(out).free // 2**20:,} MB left on the disk"
-        raise InputError(f"{out}: a checkpoint cannot be written ({left}); make room and call again") from None
+        raise InputError(f"{out}: a checkpoint cannot be written, {left} ({reason})") from None
 
 
-# safetensors and torch wrap the system's error in one of their own; torch's names only the line that gave up.
-_NO_ROOM = ("No space left", "quota exceeded", "PytorchStreamWriter", "inline_container.cc")
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """A worker that prepares batches hands on its traceback as the message of an InputError: the last line is it."""
+    try:
+        yield
+    except InputError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise InputError(last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from None
 
 
 def _has_adapters(model: Any) -> bool:
