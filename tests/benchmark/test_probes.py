@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from rich.console import Console
 from rsiccllm.benchmark.probe_scores import SCORES, score_point
 from rsiccllm.benchmark.probe_views import probe_table
 from rsiccllm.benchmark.probes import PROBES, Case, case_of, undone
-from rsiccllm.benchmark.probing import run_probes
+from rsiccllm.benchmark.probing import probe_model, run_probes
 from rsiccllm.errors import InputError
 from rsiccllm.facts import Fact, parse
 from rsiccllm.pairs import OpenedPair
@@ -218,3 +219,17 @@ def test_reversed_counts_what_is_said_the_other_way_round(case: Case) -> None:
     point = score_point(1, now, cases, before)
     assert point.scores["reversed"].value == pytest.approx(100 * 2 / 3)
     assert point.scores["same_answer"].value == 0
+
+
+def test_a_checkpoint_is_probed(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model"
+    shutil.copytree(tiny_checkpoints["qwen2_5_vl"], checkpoint)
+    spec = "scenes:40,seed=3,size=64,easy=1"
+    found = probe_model(str(checkpoint), spec, tmp_path / "out", "test", 3, ["flip", "same_twice"], batch_size=2)
+    assert found.pairs == 3
+    assert [point.strength for point in found.points["flip"]] == [0, 1, 2]
+    assert (tmp_path / "out" / "probes" / "as_it_is_0.jsonl").read_text().count("\n") == 3
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "provenance": {"seen": ["scenes/test"]}}))
+    with pytest.raises(InputError, match="its training saw scenes/test"):
+        probe_model(str(checkpoint), spec, tmp_path / "other", "test", 3)
