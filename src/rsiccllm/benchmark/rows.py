@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rsiccllm.benchmark.baselines import CHANGE, NO_CHANGE, Baseline, baselines
+from rsiccllm.benchmark.baselines import CHANGE, NO_CHANGE, PERSON, Baseline, baselines
 from rsiccllm.benchmark.copied import Copied, count_copied
 from rsiccllm.benchmark.fact_scores import FactScores, fact_scores
 from rsiccllm.benchmark.grounding import Grounding
@@ -70,7 +70,8 @@ def score_rows(
         match(predictions, references, name)
     given = [Baseline(name, "", Job(predictions, references)) for name, predictions in systems.items()]
     without = baselines(references, changed, no_change, change)
-    every = [*given, *without[:2], *looked, *without[2:]]
+    # a person comes last: the ceiling below the floors
+    every = [*given, *sorted([*without, *looked], key=lambda entry: entry.name == PERSON)]
     scored = score_jobs([entry.job for entry in every], changed, tokenisation, meteor, sbs)
     return [
         Row(
