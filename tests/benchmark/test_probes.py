@@ -126,16 +126,17 @@ def test_stopped_it_goes_on_and_does_not_mix(tmp_path: Path) -> None:
 
     def stops(pairs: list[OpenedPair]) -> list[str]:
         calls.append(len(pairs))
-        if len(calls) == 3:
+        if len(calls) == 5:
             raise KeyboardInterrupt
         return reads_pixels(pairs)
 
     names = ["flip", "same_twice"]
     with pytest.raises(KeyboardInterrupt):
-        run_probes(stops, source, source.pairs, tmp_path, {"model": 1}, names)
+        run_probes(stops, source, source.pairs, tmp_path, {"model": 1}, names, batch_size=2)
     assert not (tmp_path / "probes.json").exists()
-    found = run_probes(stops, source, source.pairs, tmp_path, {"model": 1}, names)
-    assert calls == [6] * 5  # as they are, flip 1, flip 2 (stopped, again), same twice
+    found = run_probes(stops, source, source.pairs, tmp_path, {"model": 1}, names, batch_size=4)
+    # twos: as they are, one of flip 1, one stopped; fours: the rest of flip 1 (2 and 2), flip 2, same twice
+    assert calls == [2, 2, 2, 2, 2, 2, 2, 4, 2, 4, 2]
     whole = run_probes(reads_pixels, source, source.pairs, tmp_path / "b", {"model": 1}, names)
     assert found.to_dict() == whole.to_dict()
     with pytest.raises(InputError, match="holds probes with another identity"):

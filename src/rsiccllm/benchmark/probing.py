@@ -43,8 +43,8 @@ def run_probes(
     """Caption `pairs` as they are and under every probe, score each, and write `out`/probes.json and probes.png.
 
     caption: the captioner. identity: what decides its captions, kept with them; a folder with another one is refused
-    with InputError. names: of PROBES; None takes all. Captions of a finished point are kept in `out`/probes/, so a
-    second call goes on where the first one stopped.
+    with InputError. names: of PROBES; None takes all. Captions are kept in `out`/probes/ as they come, so a second call
+    goes on where the first one stopped.
     """
     chosen = _chosen(names)
     if len(pairs) < 2:
@@ -62,14 +62,13 @@ def run_probes(
         path = out / "probes" / f"{key[0]}_{strength:g}.jsonl"
         if start == 0:
             known = load_predictions(path) if path.exists() else {}
-            said[key], truth[key] = [known[pair.id] for pair in pairs] if known else [], []
+            said[key], truth[key] = list(known.values()), []
         rows = range(start, min(start + batch_size, len(pairs)))
         disturbed = [_disturbed(source, pairs, row, probe, strength) for row in rows]
         truth[key] += map(_without_images, disturbed)
-        if not known:
-            said[key] += caption([case.pair for case in disturbed])
-            if rows.stop == len(pairs):
-                _keep(path, pairs, said[key])
+        if (done := len(said[key])) < rows.stop:
+            said[key] += caption([case.pair for case in disturbed[max(0, done - start) :]])
+            _keep(path, pairs, said[key])
     plain = said[AS_IS, 0.0]
     points = {key: score_point(key[1], said[key], truth[key], plain) for key in said}
     found = Probed(
@@ -123,8 +122,9 @@ def _without_images(case: Case) -> Case:
 
 
 def _keep(path: Path, pairs: Sequence[ImagePair], captions: Sequence[str]) -> None:
+    """Write the captions of the first pairs, as many as there are."""
     with atomic_write(path) as handle:
-        for pair, text in zip(pairs, captions, strict=True):
+        for pair, text in zip(pairs, captions, strict=False):
             handle.write(json.dumps({"id": pair.id, "caption": text}, ensure_ascii=False) + "\n")
 
 
