@@ -2,7 +2,8 @@
 
     python bench/fact_scores.py [--captions 10000] [--annotations LevirCCcaptions.json]
 
-1. Rendered scenes: each caption holds planted facts; what is read from it is compared with what was planted.
+1. Captions written from planted facts, every field of which is said or left out on purpose: what is read must be equal.
+   Then the captions of rendered scenes, which say their scene's facts in freer words.
 2. LEVIR-CC (with --annotations): one person's caption against the other four: the ceiling a model can be held to.
 3. Cheats on LEVIR-CC: a constant caption, captions dealt at random, captions copied from training: their F1 and gain.
 """
@@ -20,7 +21,70 @@ from rsiccllm.benchmark.copied import count_copied, training_captions
 from rsiccllm.benchmark.fact_scores import KINDS, FactScores, fact_scores
 from rsiccllm.facts import Fact, parse, quantities_agree, verb_kind
 from rsiccllm.sources.scenes.plan import plan_scene
+from rsiccllm.sources.scenes.words import WHERE
 from rsiccllm.sources.scenes.words import captions as captions_of
+
+NOUNS = {
+    "building": (
+        ("a house", "houses"),
+        ("a villa", "villas"),
+        ("a building", "buildings"),
+        ("a large building", "large buildings"),
+    ),
+    "road": (("a road", "roads"),),
+    "tree": (("a tree", "trees"),),
+    "water": (("a pond", "ponds"),),
+    "parking_lot": (("a parking lot", "parking lots"),),
+    "playground": (("a playground", "playgrounds"),),
+}
+NUMBERS: dict[str, tuple[str, ...]] = {
+    "two": ("two",), "three": ("three",), "several": ("several", "some"), "many": ("many", "lots of"),
+}  # fmt: skip
+MADE = ("building", "road", "parking_lot", "playground")
+# direction, canonical verb, (singular, plural), objects it is said of (MADE where not named)
+VERBS = (
+    ("appear", "build", ("is built", "are built"), None),
+    ("appear", "build", ("has been constructed", "have been constructed"), None),
+    ("appear", "build", ("is planted", "are planted"), ("tree",)),
+    ("appear", "appear", ("appears", "appear"), (*NOUNS,)),
+    ("appear", "extend", ("is extended", "are extended"), ("road",)),
+    ("disappear", "remove", ("is removed", "are removed"), (*NOUNS,)),
+    ("disappear", "remove", ("is demolished", "are demolished"), ("building",)),
+    ("disappear", "disappear", ("disappears", "disappear"), (*NOUNS,)),
+)
+
+
+def written(wanted: int) -> None:
+    """Captions of one or two planted facts, all fields of which are said; the facts read must be equal to them."""
+    rng = random.Random(5)
+    equal = 0
+    shown: list[str] = []
+    for _ in range(wanted):
+        clauses, facts = [], []
+        for name in rng.sample(list(NOUNS), rng.choice((1, 1, 2))):
+            one, more = rng.choice(NOUNS[name])
+            possible = [verb for verb in VERBS if name in (verb[3] or MADE)]
+            direction, verb, (singular, plural), _ = rng.choice(possible)
+            quantity = rng.choice(("one", "one", *NUMBERS, None))
+            number = "" if quantity in {"one", None} else f"{rng.choice(NUMBERS[quantity])} "
+            subject = one if quantity == "one" else number + more
+            # "along the road" is no place of a road itself
+            places = [place for place in WHERE if not (name == "road" and place == "along_road")]
+            place = rng.choice((None, *places))
+            where = f" {rng.choice(WHERE[place])}" if place else ""
+            clauses.append(f"{subject} {singular if quantity == 'one' else plural}{where}")
+            facts.append(Fact.model_validate(
+                {"object": name, "direction": direction, "verb": verb, "quantity": quantity, "place": place}
+            ))  # fmt: skip
+        caption = rng.choice((" and ", ", and ", ". ")).join(clauses)
+        read = parse(caption)
+        good = read.changed is True and set(read.facts) == set(facts)
+        equal += good
+        if not good and len(shown) < 5:
+            shown.append(f"    {caption!r}\n      read {read.facts}")
+    print(f"{wanted} captions written from planted facts: equal in every field {100 * equal / wanted:6.2f} % ({equal})")
+    for line in shown:
+        print(line)
 
 
 def planted(wanted: int) -> None:
@@ -126,6 +190,7 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=10000)
     parser.add_argument("--annotations", type=Path)
     given = parser.parse_args()
+    written(given.captions)
     planted(given.captions)
     if given.annotations:
         people(json.loads(given.annotations.read_text(encoding="utf-8"))["images"])
