@@ -104,7 +104,7 @@ def test_score_prints_json(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert rows[0]["scores"]["overall"]["bleu_1"] == pytest.approx(100)
-    assert len(rows) == 4
+    assert [row["name"] for row in rows] == ["p", "no change", "true flag", "nearest pair", "pixel diff.", "a person"]
 
 
 def test_check_exits_1_on_faults_and_show_writes_a_page(tmp_path: Path) -> None:

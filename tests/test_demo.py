@@ -17,7 +17,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_report_holds_pairs_scores_curves_and_times(quick: Path) -> None:
     text = (quick / "report.html").read_text(encoding="utf-8")
     assert text.count('<section class="card"') == 6  # all test pairs of so few scenes
-    for part in ("CIDEr-D", "DNPO minus SFT", "not learnt", "losses of sft", "supervised fine-tuning", "always"):
+    for part in ("CIDEr-D", "DNPO minus SFT", "not learnt", "losses of sft", "supervised fine-tuning", "true flag"):
         assert part in text, part
     assert "http://" not in text.replace("http://www.w3.org", "")
 

@@ -221,7 +221,13 @@ def bench_score(
     predictions: Annotated[list[Path], typer.Option(help='lines of {"id": ..., "caption": ...}; several may be given')],
     references: Annotated[str, typer.Option(help=f"{SPEC_HELP}, or levir-cc-captions:FILE")],
     split: Annotated[str, typer.Option(help="which split of the references")] = "test",
-    tokenisation: Annotated[Literal["word", "character"], typer.Option(help="what counts as a token")] = "word",
+    tokenisation: Annotated[
+        Literal["word", "character", "ids"], typer.Option(help="what counts as a token; the field's scores take words")
+    ] = "word",
+    sbs: Annotated[str | None, typer.Option(help="a sentence-embedding model for SBS, a folder or hub name")] = None,
+    training: Annotated[
+        list[str] | None, typer.Option(help="a source a model was trained on: warns of scored pairs that are in it too")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Score captions beside the trivial rows.
@@ -237,7 +243,7 @@ def bench_score(
 
     from rsiccllm.benchmark.run import run_score
 
-    result = run_score([*predictions], references, split, tokenisation)
+    result = run_score([*predictions], references, split, tokenisation, sbs=sbs, training=training or ())
     if json:
         print(json_module.dumps(result.to_dict(), indent=2))
     else:
@@ -266,6 +272,24 @@ def bench_run(
     from rsiccllm.benchmark.run import run_score
 
     Console().print(run_score(predict(model, data, split, out, batch_size), data, split))
+
+
+@bench_app.command("probe")
+def bench_probe(
+    model: Annotated[str, typer.Option(help="a run's folder, a checkpoint folder or a hub name")],
+    data: Annotated[str, typer.Option(help=SPEC_HELP)],
+    out: Out,
+    split: Annotated[str, typer.Option(help="which split to disturb")] = "test",
+    pairs: Annotated[int, typer.Option(min=2, help="at most so many pairs, evenly spaced")] = 100,
+    probe: Annotated[list[str] | None, typer.Option(help="only this probe, may be given several times")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="pairs captioned at once")] = 16,
+) -> None:
+    """Caption disturbed pairs (swapped dates, light, shift, ...) and score them against the strength."""
+    _quiet()
+    from rsiccllm.benchmark.probe_views import probe_table
+    from rsiccllm.benchmark.probing import probe_model
+
+    Console().print(probe_table(probe_model(model, data, out, split, pairs, probe, batch_size)))
 
 
 @app.command("caption")

@@ -44,8 +44,11 @@ class Phrase:
     word: str = ""
 
 
-def _items(tokens: list[tuple[str, int, int]], words: Words) -> list[tuple[Item, int, int]]:
-    """Longest known phrase first; unknown words become Item("word")."""
+def known_phrases(tokens: list[tuple[str, int, int]], words: Words) -> list[tuple[Item, int, int]]:
+    """(what it is, first token, token after the last) of every phrase, the longest known one first.
+
+    tokens: (lower case, start, end). Unknown words become Item("word").
+    """
     table, low, found, i, n = words.phrases, [token[0] for token in tokens], [], 0, len(tokens)
     unknown = Item("word")
     while i < n:
@@ -140,7 +143,7 @@ class _Builder:
 
 def phrases(tokens: list[tuple[str, int, int]], words: Words) -> list[Phrase]:
     """Group the tokens of a caption into phrases, in order."""
-    items = _items(tokens, words)
+    items = known_phrases(tokens, words)
     found: list[Phrase] = []
     pending = _Builder()
     be = have = negated = False

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
-from rsiccllm.benchmark.bootstrap import bootstrap, paired_difference
+from rsiccllm.benchmark.bootstrap import (
+    Part,
+    bootstrap,
+    bootstrap_all,
+    holm,
+    mean_part,
+    paired_difference,
+    randomisation_test,
+)
 from rsiccllm.benchmark.fact_scores import f1_of_sums
 from rsiccllm.errors import InputError
 
@@ -56,3 +66,57 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         bootstrap(np.zeros((0, 3)), f1_of_sums)
     with pytest.raises(InputError, match="3 and 2 pairs"):
         paired_difference(np.zeros(3), np.zeros(2))
+
+
+def test_randomisation_test_equals_the_exact_one() -> None:
+    first, second = np.array([5.0, 4, 7, 6, 8, 3, 9, 6]), np.array([4.0, 4, 5, 7, 5, 2, 6, 5])
+    # every one of the 2^8 ways to let pairs change places
+    gaps = first - second
+    signs = np.array(list(itertools.product([1, -1], repeat=8)))
+    exact = float((np.abs((signs * gaps).mean(1)) >= abs(gaps.mean()) - 1e-12).mean())
+    found = randomisation_test(mean_part(first), mean_part(second), draws=20000)
+    assert found.p == pytest.approx(exact, abs=0.006)
+    assert found.spread == pytest.approx((signs * gaps).mean(1).std(), rel=0.02)
+    assert randomisation_test(mean_part(first), mean_part(first)).p == 1
+
+
+def test_randomisation_test_of_equals_is_rarely_significant() -> None:
+    random = np.random.default_rng(0)
+    hard = random.normal(0, 3, 80)
+    p = [
+        randomisation_test(
+            mean_part(hard + random.normal(0, 1, 80)), mean_part(hard + random.normal(0, 1, 80)), draws=400, seed=seed
+        ).p
+        for seed in range(200)
+    ]
+    assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.10
+    better = randomisation_test(mean_part(hard + 1), mean_part(hard + random.normal(0, 1, 80)), draws=2000)
+    assert better.p < 0.01
+
+
+def test_ratio_scores_are_tested_on_sums() -> None:
+    right = np.tile([[1, 1, 1], [1, 2, 1], [0, 1, 2]], (30, 1))
+    wrong = np.tile([[0, 1, 1], [1, 2, 1], [0, 1, 2]], (30, 1))
+    found = randomisation_test(Part(right.astype(float), f1_of_sums), Part(wrong.astype(float), f1_of_sums))
+    assert found.p == pytest.approx(1 / 10001)
+    with pytest.raises(InputError, match="3 and 2 pairs"):
+        randomisation_test(mean_part(np.zeros(3)), mean_part(np.zeros(2)))
+
+
+def test_holm_by_hand() -> None:
+    # sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.06 (never falling)
+    assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    corrected = holm([0.01, float("nan"), 0.04])
+    assert corrected[0] == pytest.approx(0.02)
+    assert np.isnan(corrected[1])
+    assert holm([]) == []
+
+
+def test_one_draw_serves_all_scores() -> None:
+    values = np.random.default_rng(4).normal(size=(50, 2))
+    both = bootstrap_all({"a": mean_part(values[:, 0]), "b": mean_part(values[:, 1])}, draws=100)
+    for column, name in enumerate("ab"):
+        alone = bootstrap(values[:, column], draws=100)
+        assert vars(both[name]) == pytest.approx(vars(alone))
+    assert bootstrap_all({}) == {}

@@ -74,7 +74,9 @@ def test_baselines_follow_the_references() -> None:
     assert flag.job.predictions == {"a": "houses", "b": "nothing"}
     assert person.job.predictions == {"a": "first", "b": "one"}
     assert person.job.references == {"a": ["second", "third"], "b": ["two"]}
-    assert person.name.endswith("against the other 1 to 2")
+    assert [row.name for row in (same, flag, person)] == ["no change", "true flag", "a person"]
+    assert same.legend == '"nothing" for every pair'
+    assert "against the other 1 to 2" in person.legend
     assert len(baselines(references, None)) == 2
     assert len(baselines({"a": ["alone"]}, {"a": True})) == 2
 

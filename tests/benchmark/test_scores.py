@@ -21,7 +21,7 @@ from rsiccllm.benchmark import scores as scores_module
 from rsiccllm.benchmark.baselines import baselines
 from rsiccllm.benchmark.meteor import MeteorError, fold_perfect, meteor_counts, meteor_of_sums
 from rsiccllm.benchmark.scores import Job, score, score_jobs
-from rsiccllm.benchmark.tokenise import tokenise
+from rsiccllm.benchmark.tokenise import tokenise, vocabulary
 from rsiccllm.errors import InputError
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs Java")
@@ -40,8 +40,9 @@ def test_words_are_lower_case_without_final_full_stop() -> None:
     assert tokenise("No. 5 is new, they say. .") == ["no.", "5", "is", "new,", "they", "say"]
     assert tokenise("") == tokenise(" . ") == []
     assert tokenise("A b.", "character") == ["a", "␣", "b"]
-    with pytest.raises(InputError, match="expected one of word, character"):
-        tokenise("a", "ids")  # type: ignore[arg-type]
+    assert tokenise("A b a.", "ids", vocabulary(["b a c"])) == ["1", "2", "1"]
+    with pytest.raises(InputError, match="expected one of word, character, ids"):
+        tokenise("a", "letter")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +82,11 @@ def grams(words: list[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
 
 
-def slow_bleu(pairs: list[tuple[list[str], list[list[str]]]]) -> list[float]:
-    """Papineni et al. 2002, closest reference length (the shorter of two equally close), no smoothing."""
+def slow_bleu(pairs: list[tuple[list[str], list[list[str]]]], tiny: float = 0.0, small: float = 0.0) -> list[float]:
+    """Papineni et al. 2002, closest reference length (the shorter of two equally close), no smoothing.
+
+    tiny, small: what pycocoevalcap adds to numerators (1e-15) and denominators (1e-9).
+    """
     length = sum(len(caption) for caption, _ in pairs)
     closest = sum(min((abs(len(r) - len(c)), len(r)) for r in refs)[1] for c, refs in pairs)
     precisions = []
@@ -94,8 +98,9 @@ def slow_bleu(pairs: list[tuple[list[str], list[list[str]]]]) -> list[float]:
                 best |= grams(reference, n)
             matched += sum((grams(caption, n) & best).values())
             offered += sum(grams(caption, n).values())
-        precisions.append(matched / offered if offered else 0.0)
-    penalty = 0.0 if length == 0 else min(1.0, math.exp(1 - closest / length))
+        precisions.append((matched + tiny) / (offered + small) if offered + small else 0.0)
+    ratio = (length + tiny) / (closest + small)
+    penalty = 0.0 if ratio == 0 else math.exp(min(0.0, 1 - 1 / ratio))
     return [
         0.0 if 0 in precisions[:n] else 100 * penalty * math.exp(sum(map(math.log, precisions[:n])) / n)
         for n in range(1, 5)
@@ -120,6 +125,33 @@ def slow_rouge_l(caption: list[str], references: list[list[str]]) -> float:
     if precision == 0:
         return 0.0
     return 100 * (1 + 1.2**2) * precision * recall / (recall + 1.2**2 * precision)
+
+
+def slow_f1(common: int, caption: list[str], reference: list[str]) -> float:
+    """Beta 1, from precision and recall."""
+    if common == 0:
+        return 0.0
+    precision, recall = common / len(caption), common / len(reference)
+    return 100 * 2 * precision * recall / (precision + recall)
+
+
+def slow_rouge_1(caption: list[str], references: list[list[str]]) -> float:
+    """Lin 2004, beta 1, the best reference."""
+    found = []
+    for reference in references:
+        left = list(reference)
+        common = 0
+        for word in caption:
+            if word in left:
+                left.remove(word)
+                common += 1
+        found.append(slow_f1(common, caption, reference))
+    return max(found)
+
+
+def slow_rouge_l_f1(caption: list[str], references: list[list[str]]) -> float:
+    """Lin 2004, beta 1, the best reference."""
+    return max(slow_f1(lcs(caption, reference), caption, reference) for reference in references)
 
 
 def slow_cider_d(pairs: list[tuple[list[str], list[list[str]]]]) -> float:
@@ -148,25 +180,32 @@ WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "house", "houses"]), max_s
 CORPORA = st.lists(st.tuples(WORDS, st.lists(WORDS.filter(bool), min_size=1, max_size=5)), min_size=1, max_size=8)
 
 
-@settings(max_examples=1000, deadline=None)
+# 100 random corpora in every run of the tests; RSICCLLM_EXAMPLES=1000 for a thousand.
+EXAMPLES = int(os.environ.get("RSICCLLM_EXAMPLES", "100"))
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(CORPORA)
 def test_scores_equal_the_formulas(pairs: list[tuple[list[str], list[list[str]]]]) -> None:
     predictions = {str(i): " ".join(caption) for i, (caption, _) in enumerate(pairs)}
     references = {str(i): [" ".join(text) for text in texts] for i, (_, texts) in enumerate(pairs)}
     values = score(predictions, references, meteor=False).overall
-    bleu = slow_bleu(pairs)
+    bleu, with_constants = slow_bleu(pairs), slow_bleu(pairs, 1e-15, 1e-9)
     got = [values.bleu_1, values.bleu_2, values.bleu_3, values.bleu_4]
     for n, (ours, slow) in enumerate(zip(got, bleu, strict=True), start=1):
         if slow:
-            # pycocoevalcap's 1e-9 in the denominators moves small corpora by parts in a thousand million
+            # pycocoevalcap's constants move small corpora by parts in a thousand million
             assert ours == pytest.approx(slow, rel=2e-8)
         else:
             assert ours <= 101 * 1e-6 ** (1 / n)  # its precision of an order that no caption is long enough for
+    assert got == pytest.approx(with_constants, abs=1e-9)
     assert values.rouge_l == pytest.approx(sum(slow_rouge_l(*pair) for pair in pairs) / len(pairs), abs=1e-9)
     assert values.cider_d == pytest.approx(slow_cider_d(pairs), abs=1e-9)
+    for name, slow in (("rouge_1", slow_rouge_1), ("rouge_l_f1", slow_rouge_l_f1)):
+        assert vars(values)[name] == pytest.approx(sum(slow(*pair) for pair in pairs) / len(pairs), abs=1e-9)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(CORPORA)
 def test_bleu_equals_pycocoevalcap(pairs: list[tuple[list[str], list[list[str]]]]) -> None:
     from pycocoevalcap.bleu.bleu import Bleu
@@ -187,6 +226,8 @@ def test_empty_one_word_repeated_and_long_captions() -> None:
     assert values.bleu_1 == pytest.approx(slow_bleu(pairs)[0], rel=1e-7)
     assert values.rouge_l == pytest.approx(sum(slow_rouge_l(*pair) for pair in pairs) / 4, abs=1e-9)
     assert values.cider_d == pytest.approx(slow_cider_d(pairs), abs=1e-9)
+    assert values.rouge_1 == pytest.approx(sum(slow_rouge_1(*pair) for pair in pairs) / 4, abs=1e-9)
+    assert values.rouge_l_f1 == pytest.approx(sum(slow_rouge_l_f1(*pair) for pair in pairs) / 4, abs=1e-9)
 
 
 def test_changed_only_is_the_changed_pairs_scored_alone() -> None:
@@ -217,7 +258,7 @@ def test_characters_are_labelled_and_score_higher() -> None:
     assert characters.overall.bleu_4 > 10 > words.overall.bleu_4
     assert characters.overall.meteor is None
     assert characters.overall.s_m is None
-    assert "defined on words" in (characters.note or "")
+    assert any("defined on words" in note for note in characters.notes)
 
 
 @pytest.mark.parametrize(
@@ -244,19 +285,48 @@ CAPTIONS = [
     ("a\nvilla\r\nappears\u2028here", ["a villa appears here"]),
     ("un été à la mer 家 🏠", ["un été à la mer 家 🏠"]),
     (".", ["no change"]),
-    ("house " * 300, ["a house"]),
+    ("house " * 5000, ["a house"]),
     ("EVAL ||| 1 2 3", ["the scenes are identical", "the scene seems the same"]),
     ("é 家", ["à 宅"]),  # as many bytes, equal only if the letters are lost on the way
     ("buildings were constructing on the meadow", ["some houses are built on the grass", "a building is constructed"]),
 ]
 
 
+METEOR_WORDS = [
+    "a",
+    "house",
+    "houses",
+    "building",
+    "is",
+    "are",
+    "built",
+    "constructed",
+    "the",
+    "trees",
+    "road",
+    "roads",
+    "new",
+    "12",
+    "removed",
+    "at",
+    "top",
+]
+
+
 @needs_java
 def test_meteor_equals_its_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_ALL", "C")
-    counts = meteor_counts([caption for caption, _ in CAPTIONS], [texts for _, texts in CAPTIONS])
     rng = np.random.default_rng(0)
-    subsets = [rng.permutation(len(CAPTIONS))[: 2 + i % 7] for i in range(20)] + [np.arange(len(CAPTIONS))]
+
+    def text(least: int) -> str:
+        return " ".join(rng.choice(METEOR_WORDS, size=rng.integers(least, 12)))
+
+    # 20 random corpora, in one process with the captions above
+    corpora = [[(text(0), [text(1) for _ in range(rng.integers(1, 5))]) for _ in range(6)] for _ in range(20)]
+    every = [*CAPTIONS, *(entry for corpus in corpora for entry in corpus)]
+    counts = meteor_counts([caption for caption, _ in every], [texts for _, texts in every])
+    start = len(CAPTIONS)
+    subsets = [np.arange(start + 6 * i, start + 6 * i + 6) for i in range(20)] + [np.arange(start)]
 
     # the program's own EVAL of the same counts, all subsets in one process
     lines = ["EVAL ||| " + " ||| ".join(" ".join(map(str, counts[row])) for row in subset) for subset in subsets]
@@ -328,10 +398,10 @@ def test_without_java_everything_else_is_scored(tmp_path: Path, monkeypatch: pyt
     assert found.overall.bleu_1 == pytest.approx(75)
     mean = (found.overall.bleu_4 + found.overall.rouge_l + found.overall.cider_d) / 3
     assert found.to_dict()["overall"]["mean_without_meteor"] == pytest.approx(mean)
-    assert found.note is not None
-    assert "apt install default-jre-headless" in found.note
-    assert "\n" not in found.note
-    assert score(captions, references, meteor=False).note is None
+    note = next(note for note in found.notes if "METEOR" in note)
+    assert "apt install default-jre-headless" in note
+    assert "\n" not in note
+    assert not any("METEOR" in note for note in score(captions, references, meteor=False).notes)
     with pytest.raises(InputError, match="needs a Java runtime"):
         score(captions, references, meteor=True)
 
@@ -356,3 +426,40 @@ def test_one_process_scores_several_sets(monkeypatch: pytest.MonkeyPatch) -> Non
         assert found.changed_segments.meteor is not None
         assert found.segments.meteor[:, 0].tolist() == lengths
         assert found.changed_segments.meteor[:, 0].tolist() == lengths[1:]
+
+
+@needs_java
+def test_ids_keep_every_score_but_meteor() -> None:
+    references = {"a": ["some houses are built"], "b": ["the trees disappear", "a tree is gone"]}
+    captions = {"a": "a house has been built.", "b": "trees have disappeared"}
+    words = score(captions, references, meteor=False)
+    ids = score(captions, references, tokenisation="ids", meteor=True)
+    assert ids.tokenisation == "ids"
+    assert words.overall == replace(ids.overall, meteor=None)
+    assert ids.overall.meteor is not None
+    assert 0 < ids.overall.meteor < 20  # no stems, no synonyms: 25.6 by words
+
+
+def test_every_score_has_an_interval_that_holds_it() -> None:
+    rng = np.random.default_rng(3)
+    words = ["a", "house", "road", "is", "built", "trees", "removed"]
+    references = {str(i): [" ".join(rng.choice(words, size=6)) for _ in range(3)] for i in range(60)}
+    captions = {name: " ".join(rng.choice(words, size=5)) for name in references}
+    found = score(captions, references, meteor=False)
+    parts = found.segments.parts()
+    values = found.overall.to_dict()
+    assert set(parts) == {name for name, value in values.items() if value is not None}
+    for name, interval in found.segments.intervals(draws=200).items():
+        assert interval.value == pytest.approx(values[name], abs=1e-9)
+        assert interval.low < interval.value < interval.high
+
+
+def test_rouge_packages_differ_and_are_named() -> None:
+    # precision 1 by the first reference, recall 1 by the second: pycocoevalcap takes both
+    found = score({"x": "a b c d"}, {"x": ["a b c d e f g h", "a d"]}, meteor=False)
+    assert found.overall.rouge_l == pytest.approx(100)
+    assert found.overall.rouge_l_f1 == pytest.approx(100 * 2 * 4 / 12)
+    assert found.overall.rouge_1 == pytest.approx(100 * 2 * 4 / 12)
+    made_by = found.to_dict()["rouge"]
+    assert "pycocoevalcap, beta 1.2" in made_by["rouge_l"]
+    assert "rouge-score, beta 1" in made_by["rouge_1"]

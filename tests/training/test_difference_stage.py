@@ -76,6 +76,7 @@ def test_only_the_difference_path_learns(tiny_checkpoints: dict[str, Path], tmp_
     start, end = load_model(tiny_checkpoints[family]).state_dict(), load_model(folder)
     assert end.config.difference["variant"] == "ours"
     assert end.config.provenance["stage"] == "difference"
+    assert end.config.provenance["seen"] == ["scenes/train"]
     assert all(value.equal(end.state_dict()[name]) for name, value in start.items())
     # The projection to the language model is not used here, and stays at its zero start.
     assert not end.model.difference.out.weight.any()

@@ -66,6 +66,7 @@ def test_sft_then_dnpo(
     model = load_model(folder)
     assert model.config.difference["variant"] == "ours"
     assert model.config.provenance["stage"] == "sft"
+    assert model.config.provenance["seen"] == ["scenes/train"]
     assert model.model.difference.out.weight.any()
     written = (folder / "model.safetensors").stat().st_mtime_ns
     train_sft(sft)
@@ -76,6 +77,11 @@ def test_sft_then_dnpo(
     first = json.loads((dnpo.out / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
     # Before the first update the policy is the reference: DPO is log 2, the divergence and both rewards are 0.
     assert first["dpo_loss"] == pytest.approx(0.693147, abs=1e-5)
+    # what the stage before saw goes along
+    model.config.provenance["seen"] = ["levir-cc/train"]
+    model.save_pretrained(folder)
+    later = DNPORecipe(model=str(sft.out), data=data[1], out=tmp_path / "later", max_steps=1, **COMMON)
+    assert load_model(train_dnpo(later)).config.provenance["seen"] == ["levir-cc/train", "scenes/train"]
     assert first["reverse_kl"] == pytest.approx(0, abs=1e-6)
     assert list((dnpo.out / "tensorboard").rglob("events.*"))
 

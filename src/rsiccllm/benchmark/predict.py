@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rsiccllm import __version__
+from rsiccllm.benchmark.provenance import check_unseen, provenance_of
 from rsiccllm.caption.captioner import Caption, Captioner
 from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write, read_json, sha256, write_json
@@ -30,6 +32,9 @@ def predict(model: str, spec: str, split: str, out: Path, batch_size: int = 16) 
     """
     source = open_source(spec)
     pairs = source.select(split)
+    trained_on = check_unseen(model, provenance_of(resolve_checkpoint(model)), source, pairs)
+    if trained_on:
+        warnings.warn(trained_on, stacklevel=2)
     settings = _settings(model, spec, split, pairs)
     note = out / "settings.json"
     if note.exists():

@@ -14,13 +14,15 @@ from rsiccllm.files import describe_validation, read_text
 class Prediction(BaseModel):
     """One caption. Other fields of a line (a model's name, a time) are allowed and not read.
 
-    caption: may be empty: a model that said nothing is scored, and scores 0.
+    caption: may be empty: a model that said nothing is scored, and scores 0. change_map: a grey PNG of where the model
+    saw change, relative to the file's folder.
     """
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
     id: str
     caption: str
+    change_map: str | None = None
 
 
 def load_predictions(path: Path | str) -> dict[str, str]:
@@ -29,7 +31,12 @@ def load_predictions(path: Path | str) -> dict[str, str]:
     Raises InputError naming file, line and field for a missing key, a wrong type, a line that is not JSON, an id that
     was given before, and a file without captions.
     """
-    found: dict[str, str] = {}
+    return {name: line.caption for name, line in load_lines(path).items()}
+
+
+def load_lines(path: Path | str) -> dict[str, Prediction]:
+    """As `load_predictions`, with all that is read of a line."""
+    found: dict[str, Prediction] = {}
     lines: dict[str, int] = {}
     # split("\n") and not splitlines(): JSON strings may hold U+2028 and the like unescaped
     for number, line in enumerate(read_text(path).split("\n"), start=1):
@@ -43,7 +50,7 @@ def load_predictions(path: Path | str) -> dict[str, str]:
             raise InputError(
                 f"{path}:{number}: field 'id': '{prediction.id}' is on line {lines[prediction.id]} already"
             )
-        found[prediction.id] = prediction.caption
+        found[prediction.id] = prediction
         lines[prediction.id] = number
     if not found:
         raise InputError(f'{path}: no captions in it, expected lines {{"id": ..., "caption": ...}}')

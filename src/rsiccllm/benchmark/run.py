@@ -11,7 +11,13 @@ from rich.console import Group
 from rich.text import Text
 
 from rsiccllm.benchmark.baselines import CHANGE, NO_CHANGE, commonest
-from rsiccllm.benchmark.predictions import load_predictions, match
+from rsiccllm.benchmark.bootstrap import RULE
+from rsiccllm.benchmark.compare import Comparison, compare_rows, size_note
+from rsiccllm.benchmark.copied import training_captions
+from rsiccllm.benchmark.grounding import ground
+from rsiccllm.benchmark.image_baselines import image_baselines
+from rsiccllm.benchmark.leaks import find_leaks
+from rsiccllm.benchmark.predictions import load_lines, match
 from rsiccllm.benchmark.rows import Row, score_rows
 from rsiccllm.benchmark.table import render_html, render_table
 from rsiccllm.benchmark.tokenise import Tokenisation
@@ -19,6 +25,8 @@ from rsiccllm.errors import InputError
 from rsiccllm.facts import Fact
 from rsiccllm.records import ImagePair
 from rsiccllm.sources import open_source
+
+NOT_LOOKED_FOR = "scored pairs were not looked for in training data; name it with --training to have them compared"
 
 
 @dataclass(frozen=True)
@@ -41,31 +49,34 @@ class References:
 
 @dataclass(frozen=True)
 class Result:
-    """The rows of a run and where they come from."""
+    """The rows of a run, the paired tests between them, and where they come from."""
 
     references: str
     split: str
     rows: list[Row]
+    comparisons: list[Comparison]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "schema": "rsiccllm.bench_score.v1",
+            "schema": "rsiccllm.bench_score.v2",
             "references": self.references,
             "split": self.split,
             "tokenisation": self.rows[0].scores.tokenisation,
+            "bootstrap": RULE,
             "notes": list(self.notes),
             "rows": [row.to_dict() for row in self.rows],
+            "comparisons": [comparison.to_dict() for comparison in self.comparisons],
         }
 
     def __rich__(self) -> Group:
         """Tables and notes, for `rich.console.Console.print`."""
-        return Group(*render_table(self.rows), *map(Text, self.notes))
+        return Group(*render_table(self.rows, self.comparisons), *map(Text, self.notes))
 
     def html(self) -> str:
         """Tables for a page."""
-        return render_html(self.rows)
+        return render_html(self.rows, self.comparisons)
 
 
 def run_score(
@@ -75,19 +86,25 @@ def run_score(
     tokenisation: Tokenisation = "word",
     meteor: bool | None = None,
     names: Sequence[str] | None = None,
+    sbs: str | None = None,
+    training: Sequence[str] = (),
 ) -> Result:
     """Score one file of captions, or several beside each other, and the trivial rows.
 
     references: a source spec, such as "levir-cc:DIR". split: one of its splits. names: of the rows, one a file; None
-    takes the files' own. Print the result with rich, or its
-    `to_dict()` as JSON. Raises InputError for files, specs, splits or ids that do not fit, before anything is scored.
+    takes the files' own. sbs: a sentence-embedding model for SBS. training: sources that the models were trained on, in
+    which the scored pairs are looked for. Print the result with rich, or its `to_dict()` as
+    JSON. Raises InputError for files, specs, splits or ids that do not fit, before anything is scored.
     """
     paths = [Path(path) for path in ([predictions] if isinstance(predictions, str | Path) else predictions)]
-    truth = references_of(open_source(references).pairs, split, references)
+    source = open_source(references)
+    truth = references_of(source.pairs, split, references)
     systems: dict[str, dict[str, str]] = {}
+    maps: dict[str, tuple[Path, dict[str, str]]] = {}
     notes = list(truth.notes)
     for number, path in enumerate(paths):
-        captions = load_predictions(path)
+        lines = load_lines(path)
+        captions = {name: line.caption for name, line in lines.items()}
         ignored = truth.uncaptioned & captions.keys()
         if ignored:
             notes.append(f"{path}: {len(ignored)} captions are of pairs without references and are not scored")
@@ -99,10 +116,44 @@ def run_score(
         if name in systems:
             raise InputError(f"{path}: given twice")
         systems[name] = captions
+        maps[name] = (path.parent, {key: line.change_map for key, line in lines.items() if line.change_map})
+    scored = [pair for pair in source.pairs if pair.id in truth.captions]
+    grounded = {name: ground(source, scored, found, root) for name, (root, found) in maps.items() if found}
+    leaked = find_leaks(source, scored, training).lines(training) if training else [NOT_LOOKED_FOR]
+    looked, absent = image_baselines(source, scored, truth.no_change, truth.change, split)
+    train = [caption for pair in source.pairs if pair.split == "train" for caption in pair.captions]
     rows = score_rows(
-        systems, truth.captions, truth.changed, truth.planted, truth.no_change, truth.change, tokenisation, meteor
+        systems,
+        truth.captions,
+        truth.changed,
+        truth.planted,
+        truth.no_change,
+        truth.change,
+        tokenisation,
+        meteor,
+        sbs,
+        looked,
+        training_captions(train) if train and split != "train" else None,
+        {name: found for name, found in grounded.items() if found is not None},
     )
-    return Result(references, split, rows, tuple(notes))
+    notes += [*leaked, *absent, *_copies(rows), size_note(rows)]
+    return Result(references, split, rows, compare_rows(rows), tuple(notes))
+
+
+def _copies(rows: Sequence[Row]) -> list[str]:
+    """A line for each system that gives training captions word for word."""
+    lines = []
+    for row in rows:
+        found = row.copied
+        if not row.baseline and found is not None and found.copied:
+            of = f" ({found.changed_copied} of {found.changed} on changed pairs)" if found.changed else ""
+            most = ", ".join(f'"{text}" {count}x' for text, count in found.most)
+            lines.append(
+                f"{row.name}: {found.copied} of {found.captions} captions{of} are COPIES of training captions"
+                + (f"; most often {most}" if most else "")
+                + f"; {found.distinct} different captions in all"
+            )
+    return lines
 
 
 def references_of(every: Sequence[ImagePair], split: str, spec: str) -> References:

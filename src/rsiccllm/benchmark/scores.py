@@ -1,10 +1,15 @@
-"""BLEU, METEOR, ROUGE-L and CIDEr-D as the field computes them, and S*m, over all pairs and over the changed ones.
+"""The paper's eight scores and the field's own, over all pairs and over the changed ones.
 
-The counts, ROUGE-L and CIDEr-D come from pycocoevalcap 1.2, METEOR from its Java program. What differs elsewhere:
+The paper (as publicly known): BLEU-1 to BLEU-4, ROUGE-1, ROUGE-L, METEOR, SBS. That there are eight, and BLEU-4,
+ROUGE-1, ROUGE-L and SBS among them, is reported; the other four names are our reading. Which package computed them, and
+whether its BLEU-4 counts words, is not known. The field (LEVIR-CC): BLEU, METEOR, ROUGE-L, CIDEr-D and S*m.
 
-- ROUGE-L here is pycocoevalcap's: beta 1.2, the best precision and the best recall among the references taken apart,
-  then F. The package rouge-score computes F with beta 1, takes the best F among the references, tokenises by itself
-  ([a-z0-9]+) and can stem; its figures are not comparable.
+BLEU's counts, ROUGE-L and CIDEr-D come from pycocoevalcap 1.2, METEOR from its Java program, ROUGE-1 and a second
+ROUGE-L from rouge-score. What differs elsewhere:
+
+- ROUGE-L is pycocoevalcap's: beta 1.2, the best precision and the best recall among the references taken apart, then F.
+  ROUGE-1 and the ROUGE-L named F1 are rouge-score's: beta 1, the reference with the best F. That package tokenises by
+  itself ([a-z0-9]+) and can stem; here it is given our tokens.
 - BLEU here is of the corpus, unsmoothed, with the closest reference length. sacrebleu has the same formula but
   tokenises by its own rule ("13a", case kept) unless told otherwise, and smooths an order without a match; frameworks
   that print the mean of smoothed sentence scores, or score characters, print something else by the name of BLEU-4.
@@ -18,30 +23,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pycocoevalcap.bleu.bleu_scorer import cook_refs, cook_test
 from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.rouge.rouge import Rouge
 
-from rsiccllm.benchmark.bootstrap import Interval, bootstrap
-from rsiccllm.benchmark.meteor import MeteorError, fold_perfect, meteor_counts, meteor_of_sums
-from rsiccllm.benchmark.tokenise import Tokenisation, tokenise
+from rsiccllm.benchmark import similarity
+from rsiccllm.benchmark.bootstrap import Interval, Part, bootstrap_all, mean_part
+from rsiccllm.benchmark.meteor import COUNTS, MeteorError, fold_perfect, meteor_counts, meteor_of_sums
+from rsiccllm.benchmark.rouge import MADE_BY as ROUGE_MADE_BY
+from rsiccllm.benchmark.rouge import rouge
+from rsiccllm.benchmark.similarity import SentenceEncoder, similarities
+from rsiccllm.benchmark.tokenise import Tokenisation, tokenise, vocabulary
 from rsiccllm.errors import InputError
+
+BLEU_COUNTS = 10
 
 
 @dataclass(frozen=True)
 class Values:
-    """One set of scores, x 100: BLEU, METEOR and ROUGE-L in 0..100, CIDEr-D in 0..1000. `meteor` is None if absent."""
+    """One set of scores, x 100: CIDEr-D in 0..1000, SBS in -100..100, the others in 0..100.
+
+    rouge_l: pycocoevalcap, beta 1.2. rouge_1, rouge_l_f1: as rouge-score, beta 1. meteor, sbs: None if absent.
+    """
 
     bleu_1: float
     bleu_2: float
     bleu_3: float
     bleu_4: float
     meteor: float | None
+    rouge_1: float
     rouge_l: float
+    rouge_l_f1: float
     cider_d: float
+    sbs: float | None
 
     @property
     def s_m(self) -> float | None:
@@ -62,41 +79,82 @@ class Values:
 
 @dataclass(frozen=True)
 class Segments:
-    """What each pair adds to the scores, in the order of `ids`; for intervals and paired differences.
+    """What each pair adds to the scores, in the order of `ids`; for intervals and paired tests.
 
     bleu: [pairs, 10] lengths of caption and closest reference, n-grams of 1 to 4 offered, and matched.
-    meteor: [pairs, 23] or None. rouge_l: [pairs], 0..1. cider_d: [pairs], 0..10, with idf of these pairs.
+    meteor: [pairs, 23] or None. rouge: [pairs, 3] of 0..1, in the order of `Rouge`. cider_d: [pairs], 0..10, with idf
+    of these pairs. sbs: [pairs] of -1..1, or None.
     """
 
     ids: tuple[str, ...]
     bleu: np.ndarray
     meteor: np.ndarray | None
-    rouge_l: np.ndarray
+    rouge: np.ndarray
     cider_d: np.ndarray
+    sbs: np.ndarray | None
+
+    def parts(self) -> dict[str, Part]:
+        """Every score that there is, x 100, by its name in `Values.to_dict`, as a function of sums over pairs."""
+        found = {
+            **{f"bleu_{n + 1}": Part(self.bleu, partial(_bleu, n)) for n in range(4)},
+            **{
+                name: mean_part(100 * self.rouge[:, column])
+                for column, name in enumerate(("rouge_1", "rouge_l", "rouge_l_f1"))
+            },
+            "cider_d": mean_part(100 * self.cider_d),
+        }
+        if self.sbs is not None:
+            found["sbs"] = mean_part(100 * self.sbs)
+        if self.meteor is not None:
+            found["meteor"] = Part(self.meteor, lambda sums: 100 * meteor_of_sums(sums))
+        found["mean_without_meteor" if self.meteor is None else "s_m"] = self._mean()
+        return found
+
+    def _mean(self) -> Part:
+        """S*m, or the mean of three without METEOR."""
+        count = len(self.ids)
+        means = 100 * np.stack([self.rouge[:, 1], self.cider_d], axis=1)  # [pairs, 2]
+        if self.meteor is None:
+            return Part(
+                np.concatenate([self.bleu, means], axis=1),
+                lambda sums: (
+                    (100 * bleu_of_sums(sums[..., :BLEU_COUNTS])[..., 3] + sums[..., BLEU_COUNTS:].sum(-1) / count) / 3
+                ),
+            )
+        end = BLEU_COUNTS + COUNTS
+        return Part(
+            np.concatenate([self.bleu, self.meteor, means], axis=1),
+            lambda sums: (
+                (
+                    100 * bleu_of_sums(sums[..., :BLEU_COUNTS])[..., 3]
+                    + 100 * meteor_of_sums(sums[..., BLEU_COUNTS:end])
+                    + sums[..., end:].sum(-1) / count
+                )
+                / 4
+            ),
+        )
 
     def values(self) -> Values:
         """The scores of these pairs."""
-        bleu_1, bleu_2, bleu_3, bleu_4 = (100 * float(order) for order in bleu_of_sums(self.bleu.sum(axis=0)))
-        meteor = None if self.meteor is None else 100 * float(meteor_of_sums(self.meteor.sum(axis=0)))
-        rouge_l, cider_d = 100 * float(self.rouge_l.mean()), 100 * float(self.cider_d.mean())
-        return Values(bleu_1, bleu_2, bleu_3, bleu_4, meteor, rouge_l, cider_d)
+        found = {name: part.value() for name, part in self.parts().items()}
+        return Values(**{name: found.get(name) for name in Values.__dataclass_fields__})  # type: ignore[arg-type]
 
     def intervals(self, draws: int = 1000, seed: int = 0) -> dict[str, Interval]:
-        """95 % intervals of `bleu_4`, `meteor` (where it is), `rouge_l`, `cider_d` over these pairs, x 100."""
-        found = {"bleu_4": bootstrap(self.bleu, lambda sums: 100 * bleu_of_sums(sums)[..., 3], draws, seed)}
-        if self.meteor is not None:
-            found["meteor"] = bootstrap(self.meteor, lambda sums: 100 * meteor_of_sums(sums), draws, seed)
-        found["rouge_l"] = bootstrap(100 * self.rouge_l, draws=draws, seed=seed)
-        found["cider_d"] = bootstrap(100 * self.cider_d, draws=draws, seed=seed)
-        return found
+        """95 % intervals of every score of `parts` over these pairs, x 100, all on the same draws."""
+        return bootstrap_all(self.parts(), draws, seed)
+
+    @cached_property
+    def interval_95(self) -> dict[str, Interval]:
+        """`intervals` of 1,000 draws, computed once."""
+        return self.intervals()
 
 
 @dataclass(frozen=True)
 class Scores:
     """Scores of one set of captions over all pairs, and over the changed ones where it is known which those are.
 
-    tokenisation: how captions and references were cut. note: one line on why METEOR is absent, or None.
-    changed_only: None where `changed` was not given or no pair changed.
+    tokenisation: how captions and references were cut. sbs_model: the sentence-embedding model, or None.
+    changed_only: None where `changed` was not given or no pair changed. notes: one line on each score that is absent.
     """
 
     tokenisation: Tokenisation
@@ -104,16 +162,22 @@ class Scores:
     changed_only: Values | None
     segments: Segments = field(repr=False)
     changed_segments: Segments | None = field(repr=False)
-    note: str | None = None
+    sbs_model: str | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: tokenisation, counts of pairs, scores, and 95 % intervals beside them."""
-        result: dict[str, Any] = {"tokenisation": self.tokenisation, "note": self.note}
+        result: dict[str, Any] = {
+            "tokenisation": self.tokenisation,
+            "rouge": ROUGE_MADE_BY,
+            "sbs_model": self.sbs_model,
+            "notes": list(self.notes),
+        }
         for name, segments in (("overall", self.segments), ("changed_only", self.changed_segments)):
             if segments is None:
                 result[name] = None
                 continue
-            intervals = {key: [found.low, found.high] for key, found in segments.intervals().items()}
+            intervals = {key: [found.low, found.high] for key, found in segments.interval_95.items()}
             result[name] = {"pairs": len(segments.ids), **segments.values().to_dict(), "interval_95": intervals}
         return result
 
@@ -131,15 +195,18 @@ def score(
     changed: Mapping[str, bool] | None = None,
     tokenisation: Tokenisation = "word",
     meteor: bool | None = None,
+    sbs: str | Literal[False] | None = None,
 ) -> Scores:
     """Score one caption a pair against that pair's references.
 
     predictions, references: by pair id, the same ids in both. changed: by id, for the changed-only scores.
     meteor: True: an error where it cannot be computed; None: absent with a note there; False: left out.
-    Raises InputError for ids that differ, no pairs, a pair without references or with an empty one, and for METEOR
-    asked for and not to be had.
+    sbs: a sentence-embedding model's folder or hub name; None: the usual one where it is on this machine, else absent
+    with a note; False: left out.
+    Raises InputError for ids that differ, no pairs, a pair without references or with an empty one, METEOR asked for
+    and not to be had, and a model that cannot be loaded.
     """
-    return score_jobs([Job(predictions, references)], changed, tokenisation, meteor)[0]
+    return score_jobs([Job(predictions, references)], changed, tokenisation, meteor, sbs)[0]
 
 
 def score_jobs(
@@ -147,17 +214,29 @@ def score_jobs(
     changed: Mapping[str, bool] | None = None,
     tokenisation: Tokenisation = "word",
     meteor: bool | None = None,
+    sbs: str | Literal[False] | None = None,
 ) -> list[Scores]:
     """`score` for several sets of captions, with one Java process for all of them; the same settings and errors."""
-    cut = [_tokenised(job, changed, tokenisation) for job in jobs]
-    note = None
+    for job in jobs:
+        _check(job, changed)
+    cut = _tokenised(jobs, tokenisation)
+    model = similarity.local_model() if sbs is None else sbs or None
+    vectors: list[np.ndarray | None] = [None] * len(jobs)
+    if model is not None:
+        encoder = SentenceEncoder(model)
+        words = cut if tokenisation == "word" else _tokenised(jobs, "word")
+        vectors = [
+            similarities(encoder, list(job.predictions.values()), [job.references[pair] for pair in job.predictions])
+            for job in words
+        ]
+    notes = [] if model or sbs is False else [similarity.ABSENT]
     counts: list[np.ndarray | None] = [None] * len(jobs)
-    if meteor is None and tokenisation != "word":
-        note = f"METEOR is absent: it is defined on words, not on {tokenisation}s"
+    if meteor is None and tokenisation == "character":
+        notes.append("METEOR is absent: it is defined on words, not on characters")
     elif meteor is not False:
         try:
-            if tokenisation != "word":
-                raise MeteorError(f"METEOR is defined on words, not on {tokenisation}s")
+            if tokenisation == "character":
+                raise MeteorError("METEOR is defined on words, not on characters")
             rows = meteor_counts(
                 [caption for job in cut for caption in job.predictions.values()],
                 [job.references[name] for job in cut for name in job.predictions],
@@ -167,8 +246,11 @@ def score_jobs(
         except MeteorError as error:
             if meteor:
                 raise InputError(str(error)) from None
-            note = str(error)
-    return [_score(job, table, changed, tokenisation, note) for job, table in zip(cut, counts, strict=True)]
+            notes.append(str(error))
+    return [
+        _score(job, table, alike, changed, tokenisation, model, tuple(notes))
+        for job, table, alike in zip(cut, counts, vectors, strict=True)
+    ]
 
 
 def bleu_of_sums(sums: np.ndarray) -> np.ndarray:
@@ -186,7 +268,11 @@ def bleu_of_sums(sums: np.ndarray) -> np.ndarray:
     return mean * penalty[..., None]
 
 
-def _tokenised(job: Job, changed: Mapping[str, bool] | None, how: Tokenisation) -> Job:
+def _bleu(order: int, sums: np.ndarray) -> np.ndarray:
+    return 100 * bleu_of_sums(sums)[..., order]
+
+
+def _check(job: Job, changed: Mapping[str, bool] | None) -> None:
     if not job.references:
         raise InputError("references: there are no pairs to score")
     if job.predictions.keys() != job.references.keys():
@@ -194,36 +280,51 @@ def _tokenised(job: Job, changed: Mapping[str, bool] | None, how: Tokenisation) 
         raise InputError(f"predictions and references differ in {len(differ)} ids (first: {differ[0]})")
     if changed is not None and (missing := job.references.keys() - changed.keys()):
         raise InputError(f"changed: {len(missing)} ids have no change flag (first: {min(missing)})")
+    for name, texts in job.references.items():
+        if not texts or not all(map(tokenise, texts)):
+            raise InputError(f"references of '{name}': expected one or more captions, none of them empty")
+
+
+def _tokenised(jobs: Sequence[Job], how: Tokenisation) -> list[Job]:
+    """The jobs with every text as its tokens, a space between them."""
+    numbers = None
+    if how == "ids":
+        numbers = vocabulary(
+            text for job in jobs for name in job.references for text in (job.predictions[name], *job.references[name])
+        )
     known: dict[str, str] = {}  # the same sentence stands in thousands of pairs
 
     def cut(text: str) -> str:
         if text not in known:
-            known[text] = " ".join(tokenise(text, how))
+            known[text] = " ".join(tokenise(text, how, numbers))
         return known[text]
 
-    references = {}
-    for name, texts in job.references.items():
-        references[name] = [cut(text) for text in texts]
-        if not texts or not all(references[name]):
-            raise InputError(f"references of '{name}': expected one or more captions, none of them empty")
-    return Job({name: cut(job.predictions[name]) for name in references}, references)
+    return [
+        Job(
+            {name: cut(job.predictions[name]) for name in job.references},
+            {name: [cut(text) for text in texts] for name, texts in job.references.items()},
+        )
+        for job in jobs
+    ]
 
 
 def _score(
     job: Job,
     meteor: np.ndarray | None,
+    sbs: np.ndarray | None,
     changed: Mapping[str, bool] | None,
     tokenisation: Tokenisation,
-    note: str | None,
+    sbs_model: str | None,
+    notes: tuple[str, ...],
 ) -> Scores:
     ids = tuple(job.predictions)
-    rouge = Rouge()
     segments = Segments(
         ids=ids,
         bleu=np.array([_bleu_counts(job.predictions[name], job.references[name]) for name in ids], dtype=np.float64),
         meteor=meteor,
-        rouge_l=np.array([rouge.calc_score([job.predictions[name]], job.references[name]) for name in ids]),
+        rouge=np.array([rouge(job.predictions[name], job.references[name]) for name in ids], dtype=np.float64),
         cider_d=_cider_d(job, ids),
+        sbs=sbs,
     )
     part = None
     keep = [row for row, name in enumerate(ids) if changed is not None and changed[name]]
@@ -233,10 +334,11 @@ def _score(
             ids=chosen,
             bleu=segments.bleu[keep],
             meteor=None if meteor is None else meteor[keep],
-            rouge_l=segments.rouge_l[keep],
+            rouge=segments.rouge[keep],
             cider_d=_cider_d(job, chosen),
+            sbs=None if sbs is None else sbs[keep],
         )
-    return Scores(tokenisation, segments.values(), part.values() if part else None, segments, part, note)
+    return Scores(tokenisation, segments.values(), part.values() if part else None, segments, part, sbs_model, notes)
 
 
 def _bleu_counts(caption: str, references: Sequence[str]) -> list[int]:

@@ -31,6 +31,7 @@ class SingleScenes(Dataset):
     def __init__(self, root: Path, split: str = "train") -> None:
         self.root = root
         self.pairs = [pair for pair in read_jsonl(root / PAIRS, ImagePair) if pair.split == split]
+        self.seen = frozenset(f"{pair.before.split('/')[1]}/{pair.split}" for pair in self.pairs)
 
     def __len__(self) -> int:
         return 2 * len(self.pairs)

@@ -27,6 +27,11 @@ class PairDataset(Dataset):
         self.records = records
         self.answers = answers
 
+    @property
+    def seen(self) -> frozenset[str]:
+        """The sets and splits of the records, as "set/split"; a checkpoint keeps what its training saw."""
+        return frozenset(f"{record.source}/{record.split}" for record in self.records)
+
     def __len__(self) -> int:
         return len(self.records)
 

@@ -58,6 +58,7 @@ class Views(Dataset):
 
     def __init__(self, pairs: PairDataset) -> None:
         self.pairs = pairs
+        self.seen = pairs.seen
 
     def __len__(self) -> int:
         return VIEWS * len(self.pairs)

@@ -208,6 +208,8 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     From here on `out` is this recipe's. Raises InputError on a full disk; the whole checkpoints stay.
     """
     recipe, first = trainer.recipe, trainer.is_world_process_zero()
+    dataset: Any = trainer.train_dataset
+    seen: frozenset[str] = dataset.seen
     if first:
         write_json(recipe.out / NOTE, _settings(recipe))
     resume = newest_checkpoint(recipe.out)
@@ -219,11 +221,13 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
         model = trainer.accelerator.unwrap_model(trainer.model)
         if _has_adapters(model):
             model = model.merge_and_unload()
+        before = getattr(model.config, "provenance", None) or {}  # the base's, where it is one of ours
         model.config.provenance = {
             "stage": getattr(recipe, "stage", ""),
             "base": recipe.model,
             "data": recipe.data.name,
             "split": recipe.split,
+            "seen": sorted({*seen, *before.get("seen", ())}),
             "rsiccllm": __version__,
         }
         with _written(recipe.out):
