@@ -115,6 +115,17 @@ def data_show(
     print(show_source(spec, n, out, split, seed))
 
 
+@data_app.command("duplicates")
+def data_duplicates(
+    specs: Annotated[list[str], typer.Argument(help=f"sources, compared across sets and splits: {SPEC_HELP}")],
+    out: Annotated[Path | None, typer.Option(help="an HTML page to write, with the images")] = None,
+) -> None:
+    """Find images and long texts that two sets or two splits share, whole or in part, turned or recompressed."""
+    from rsiccllm.near_duplicates.report import report_near_duplicates
+
+    print("\n".join(report_near_duplicates(specs, out)))
+
+
 @rsici_app.command("build")
 def rsici_build(
     source: Annotated[list[str], typer.Option(help=f"a source, may be given several times: {SPEC_HELP}")],
