@@ -37,7 +37,6 @@ import PIL.Image
 
 from rsiccllm.errors import InputError
 from rsiccllm.journal import Journal
-from rsiccllm.page import image_uri
 
 DEFAULT_ANSWER_TOKENS = 1024
 """What an answer is taken to cost, for a budget, where the request sets no `max_tokens`."""
@@ -217,8 +216,17 @@ def text_part(text: str) -> dict[str, Any]:
 
 def image_part(image: PIL.Image.Image | str, max_side: int | None = None) -> dict[str, Any]:
     """An image as one part of a message: a lossless data URI (or the data URI given), no side over `max_side`."""
-    uri = image if isinstance(image, str) else image_uri(image, max_side, lossless=True)
-    return {"type": "image_url", "image_url": {"url": uri}}
+    return {"type": "image_url", "image_url": {"url": image if isinstance(image, str) else _png_uri(image, max_side)}}
+
+
+def _png_uri(image: PIL.Image.Image, max_side: int | None) -> str:
+    # Packed lightly: four times as fast as `page.image_uri`, which is what keeps 64 requests in flight fed.
+    if max_side is not None and max(image.size) > max_side:
+        image = image.copy()
+        image.thumbnail((max_side, max_side), PIL.Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def estimate_tokens(request: Request) -> tuple[int, int]:

@@ -1,0 +1,192 @@
+"""A teacher behind any OpenAI-compatible endpoint: it sees both images, where the change is, and what the mask says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import PIL.Image
+
+from rsiccllm.endpoint import (
+    Budget,
+    Client,
+    Endpoint,
+    NoReply,
+    Request,
+    estimate_tokens,
+    image_part,
+    text_part,
+)
+from rsiccllm.files import inside
+from rsiccllm.page import Html, element, figure, join, overlay, table, write_page
+from rsiccllm.pairs import open_pair
+from rsiccllm.rsici.prompts import prompt_name, teacher_prompt
+from rsiccllm.rsici.teachers.base import MAX_ATTEMPTS, Ask, Failure
+
+JOURNAL = "teacher.jsonl"
+"""The file in the built folder that holds every request sent and every answer received."""
+
+MAX_SIDE = 1024
+"""Pixels; larger images are shrunk to it before they are sent."""
+
+MAX_TOKENS = 400
+"""Of an answer. A description of 90 words takes some 130; what runs on is cut off and refused."""
+
+TOKENS_A_WORD = 1.4
+"""Of English, for estimates."""
+
+ANSWER_WORDS = 90
+"""Words of an answer, for estimates: the most that a first prompt asks for."""
+
+Look = Literal["outline", "mask", "none"]
+
+PASSING = {"timeout", "connection", "rate limit", "server error", "broken body", "empty", "budget"}
+"""Failures after which the same ask may succeed in a later run."""
+
+
+class Shown(NamedTuple):
+    """An image that goes into a prompt, and the words before it."""
+
+    words: str
+    image: PIL.Image.Image
+
+
+class OpenAITeacher:
+    """Asks a vision-language model, one request an ask.
+
+    Args:
+        root: the folder being built; the paths of asked pairs are relative to it, and its `JOURNAL` keeps the answers.
+        endpoint: where to ask. budget: what may be used up, all runs together.
+        look: how the teacher is shown where the change is: "outline" (its borders drawn on the second image), "mask" (a
+            third image, white where something changed) or "none" (words alone).
+        temperature: of the sampling. max_tokens: of an answer.
+
+    Attributes:
+        name: recorded with every sample. usage: totals, see `rsiccllm.endpoint.Usage`.
+
+    Use as a context manager: it holds the journal while it lives.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        endpoint: Endpoint,
+        budget: Budget | None = None,
+        look: Look = "outline",
+        temperature: float = 0.2,
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
+        self.name = f"openai:{endpoint.model}"
+        self.root = root
+        self.look = look
+        self._settings = {"temperature": temperature, "max_tokens": max_tokens}
+        self._client = Client(endpoint, root / JOURNAL, budget)
+        self.usage = self._client.usage
+
+    def __enter__(self) -> OpenAITeacher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def answer_all(self, asks: Iterable[Ask]) -> Iterator[tuple[Ask, list[str] | Failure]]:
+        """Answer every ask once, as answers come. Raises InputError where an image cannot be opened, and where the
+        endpoint cannot be worked with at all (see `Client.ask_all`)."""
+        requests = (make_request(self.root, ask, self.look, self._settings) for ask in asks)
+        for outcome in self._client.ask_all(requests):
+            ask: Ask = outcome.request.tag
+            if isinstance(outcome, NoReply):
+                final = outcome.reason not in PASSING
+                yield ask, Failure(outcome.reason.replace(" ", "_"), outcome.detail, final)
+            elif outcome.finish == "length":
+                yield ask, Failure("cut_off", f"longer than {self._settings['max_tokens']} tokens")
+            elif outcome.finish in {"refusal", "content_filter"}:
+                yield ask, Failure("refusal", " ".join(outcome.text.split())[:200])
+            else:
+                yield ask, [outcome.text.strip()]
+
+
+def shown(root: Path, ask: Ask, look: Look) -> list[Shown]:
+    """The images of a prompt in their order. Raises InputError where one cannot be opened."""
+    mask = inside(root, ask.pair.mask) if ask.pair.mask and ask.prior.masked else None
+    pair = open_pair(inside(root, ask.pair.before), inside(root, ask.pair.after), mask)
+    after, extra = pair.after, list[Shown]()
+    if pair.mask is not None and pair.mask.any():
+        if look == "outline":
+            after = overlay(after, pair.mask)
+        elif look == "mask":
+            extra = [Shown("Map of the changed areas:", PIL.Image.fromarray(pair.mask))]
+    return [Shown("First image:", pair.before), Shown("Second image:", after), *extra]
+
+
+def make_request(root: Path, ask: Ask, look: Look, settings: dict[str, Any]) -> Request:
+    """The request for an ask. The same ask, images and settings give the same bytes."""
+    images = shown(root, ask, look)
+    # A prompt that speaks of outlines over an image without them would be a riddle.
+    told = look if ask.prior.share > 0 else "none"
+    system, user = teacher_prompt(ask, told)
+    content = [part for item in images for part in (text_part(item.words), image_part(item.image, MAX_SIDE))]
+    messages: list[dict[str, Any]] = [
+        {"role": "system", "content": system},
+        {"role": "user", "content": [*content, text_part(user)]},
+    ]
+    return Request(messages, settings, tag=ask)
+
+
+def dry_run(
+    root: Path,
+    asks: Iterable[Ask],
+    total: int,
+    endpoint: Endpoint,
+    out: Path,
+    look: Look = "outline",
+    shown_first: int = 8,
+) -> list[str]:
+    """Ask nothing: write a page with the first prompts and their images, and say what the whole job would cost.
+
+    total: asks of the whole job, first attempts. The cost is scaled from the first asks: images as Qwen2.5-VL counts
+    them, four characters a token. Returns lines to print.
+    """
+    requests: list[Request] = []
+    cards: list[Html] = []
+    settings = {"temperature": 0.2, "max_tokens": MAX_TOKENS}
+    for ask in islice(asks, max(shown_first, 32)):
+        request = make_request(root, ask, look, settings)
+        requests.append(request)
+        if len(cards) < shown_first:
+            cards.append(_card(root, ask, look))
+    lines = _cost(requests, total, endpoint)
+    head = element("p", *(join([line, Html("<br>")]) for line in lines))
+    write_page(out, f"{len(cards)} of {total:,} prompts to {endpoint.model}", join([head, *cards]))
+    return [*lines, str(out)]
+
+
+def _cost(requests: Sequence[Request], total: int, endpoint: Endpoint) -> list[str]:
+    if not requests:
+        return ["nothing to ask"]
+    prompt = sum(estimate_tokens(request)[0] for request in requests) / len(requests)
+    answer = ANSWER_WORDS * TOKENS_A_WORD
+    rows = [
+        ("every first answer passes", 1.0, answer),
+        ("every ask is made three times, to the last token", 3.0, MAX_TOKENS),
+    ]
+    lines = [f"{total:,} asks, {prompt:,.0f} prompt tokens each"]
+    for words, times, completion in rows:
+        used = [math.ceil(total * times * part) for part in (prompt, completion)]
+        money = endpoint.cost(*used)
+        price = f", {money:,.2f} money units" if endpoint.price_in or endpoint.price_out else ""
+        lines.append(f"if {words}: {total * times:,.0f} requests, {used[0]:,} + {used[1]:,} tokens{price}")
+    return lines
+
+
+def _card(root: Path, ask: Ask, look: Look) -> Html:
+    told: Look = look if ask.prior.share > 0 else "none"
+    system, user = teacher_prompt(ask, told)
+    badges = [f"{ask.task}, attempt {ask.attempt + 1} of {MAX_ATTEMPTS}", prompt_name(ask)]
+    head = element("div", element("h3", ask.pair.id), *(element("span", b, css="badge") for b in badges), css="head")
+    figures = element("div", *(figure(item.image, item.words) for item in shown(root, ask, look)), css="figures")
+    rows = table(["message", "text"], [("system", system), ("user, after the images", user)])
+    return element("section", head, figures, rows, css="card")
