@@ -166,6 +166,31 @@ def rsici_build(
     print(f"{out}: " + _counted(counts))
 
 
+@rsici_app.command("review")
+def rsici_review(
+    root: Annotated[Path, typer.Argument(help="a folder that `rsici build` wrote")],
+    n: Annotated[int | None, typer.Option(min=1, help="how many items, drawn with --seed; all by default")] = None,
+    split: Annotated[str | None, typer.Option(help="only this split")] = None,
+    tasks: Annotated[str, typer.Option(help="which tasks, comma-separated")] = "describe,caption,kind",
+    seed: Annotated[int, typer.Option(help="the order of the items, the same for all reviewers")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of the page on 127.0.0.1; 0 takes a free one")] = 8765,
+    report: Annotated[bool, typer.Option("--report", help="print what was decided so far, and end")] = False,
+) -> None:
+    """Look at pair, mask, text and gate results in the browser, and accept, edit or reject, by keyboard."""
+    from rsiccllm.rsici.review.pages import report_lines
+    from rsiccllm.rsici.review.server import Review, serve_review
+
+    review = Review(root, tuple(task.strip() for task in tasks.split(",")), split, n, seed)
+    try:
+        if not report:
+            serve_review(review, port, lambda _, address: print(f"{address} (Ctrl-C ends the review)", flush=True))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        review.close()
+    print("\n".join(report_lines(review.reviews, len(review.records))))
+
+
 @rsicp_app.command("build")
 def rsicp_build(
     data: Annotated[Path, typer.Option(help="a folder that `rsici build` wrote")],
