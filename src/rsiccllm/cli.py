@@ -126,6 +126,21 @@ def data_duplicates(
     print("\n".join(report_near_duplicates(specs, out)))
 
 
+@data_app.command("export")
+def data_export(
+    root: Annotated[Path, typer.Argument(help="a folder that `rsici build` wrote")],
+    form: Annotated[str, typer.Option(help="trl, llama-factory, ms-swift or qwen")],
+    out: Out,
+    answers: Annotated[Literal["all", "first"], typer.Option(help="a sample for each right answer, or one")] = "all",
+    reviewed: Annotated[bool, typer.Option("--reviewed", help="without what `rsici review` rejected")] = False,
+) -> None:
+    """Write instructions in the form of another training tool."""
+    from rsiccllm.rsici.export import export
+
+    counts = export(root, form, out, answers, reviewed)
+    print(f"{out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+
+
 @rsici_app.command("build")
 def rsici_build(
     source: Annotated[list[str], typer.Option(help=f"a source, may be given several times: {SPEC_HELP}")],
