@@ -137,15 +137,16 @@ def data_export(
     """Write instructions in the form of another training tool."""
     from rsiccllm.rsici.export import export
 
-    counts = export(root, form, out, answers, reviewed)
-    print(f"{out}: " + ", ".join(f"{value} {name}" for name, value in counts.items()))
+    print(f"{out}: " + _counted(export(root, form, out, answers, reviewed)))
 
 
 @rsici_app.command("build")
 def rsici_build(
     source: Annotated[list[str], typer.Option(help=f"a source, may be given several times: {SPEC_HELP}")],
     out: Out,
-    teacher: Annotated[Literal["rules"], typer.Option(help="who writes what the source does not hold")] = "rules",
+    teacher: Annotated[Literal["rules", "openai"],
+                       typer.Option(help="who writes what the source does not hold: fixed rules, or a model behind "
+                                    "an OpenAI-compatible endpoint")] = "rules",
     tasks: Annotated[str, typer.Option(help="what is asked: all, paper, or of describe, caption, changed, kind, count, "
                                        "where, order, dialogue, with commas")] = "caption",
     shares: Annotated[str, typer.Option(help="of how many pairs: caption=0.5,count=0.1; 1 where not named")] = "",
@@ -158,6 +159,22 @@ def rsici_build(
     speck: Annotated[int, typer.Option(min=0, help="drop parts of a mask under so many pixels")] = 24,
     shard: Annotated[int, typer.Option(min=1, help="instructions a file")] = 10_000,
     seed: Annotated[int, typer.Option(help="other phrasings, other pairs for shares under 1")] = 0,
+    duplicates: Annotated[Literal["drop", "report", "ignore"],
+                          typer.Option(help="training pairs that share an image with another split or set")] = "drop",
+    base_url: Annotated[str, typer.Option(help="openai: where the endpoint is, http(s)://HOST[:PORT]/v1")] = "",
+    model: Annotated[str, typer.Option(help="openai: the name the endpoint knows the model by")] = "",
+    key_variable: Annotated[str, typer.Option(help="openai: the environment variable with the key")] = "OPENAI_API_KEY",
+    look: Annotated[Literal["outline", "mask", "none"],
+                    typer.Option(help="openai: how the model is shown where the change is")] = "outline",
+    concurrency: Annotated[int, typer.Option(help="openai: requests in flight")] = 8,
+    timeout: Annotated[float, typer.Option(help="openai: seconds for one answer")] = 120.0,
+    requests_per_minute: Annotated[float | None, typer.Option(help="openai: sent at most")] = None,
+    max_requests: Annotated[int | None, typer.Option(help="openai: budget of the whole job")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="openai: budget, prompts and answers together")] = None,
+    max_money: Annotated[float | None, typer.Option(help="openai: budget, by the prices")] = None,
+    price_in: Annotated[float, typer.Option(help="openai: money for a million prompt tokens")] = 0.0,
+    price_out: Annotated[float, typer.Option(help="openai: money for a million tokens of answers")] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="openai: show the first prompts and the cost")] = False,
 ) -> None:  # fmt: skip
     """Build instruction data from masks, captions and a teacher.
 
@@ -169,15 +186,37 @@ def rsici_build(
       rsiccllm rsici build --source levir-cc:data/LEVIR-CC --out runs/levir
       rsiccllm rsici build --source levir-cd:data/LEVIR-CD --source sysu-cd:data/SYSU-CD --tasks all --out runs/rsici
     """
-    from rsiccllm.rsici.build import BuildSettings, build_rsici, preset_of
+    from rsiccllm.endpoint import Budget, Endpoint
+    from rsiccllm.rsici.build import BuildSettings, build_rsici, first_asks, preset_of
     from rsiccllm.rsici.tasks import TaskSettings, read_shares, read_tasks
-    from rsiccllm.rsici.teachers.rules import RulesTeacher
+    from rsiccllm.rsici.teachers.openai import OpenAITeacher
+    from rsiccllm.rsici.teachers.openai import dry_run as show_dry_run
 
     wanted, only = preset_of(preset, source) if preset else (read_tasks(tasks), split)
-    settings = BuildSettings(
-        TaskSettings(wanted, read_shares(shares), phrasings, boxes, seed), tile, speck, only, shard
-    )
-    counts = build_rsici(source, out, teacher={"rules": RulesTeacher}[teacher](), settings=settings)
+    asked = TaskSettings(wanted, read_shares(shares), phrasings, boxes, seed)
+    settings = BuildSettings(asked, tile, speck, only, shard, duplicates)
+    if teacher == "rules":
+        counts = build_rsici(source, out, settings=settings)
+    else:
+        endpoint = Endpoint(
+            base_url,
+            model,
+            key_variable,
+            concurrency,
+            timeout,
+            requests_per_minute=requests_per_minute,
+            price_in=price_in,
+            price_out=price_out,
+        )
+        budget = Budget(max_requests, max_tokens, max_money)
+        with OpenAITeacher(out, endpoint, budget, look) as asking:
+            if dry_run:
+                print("\n".join(show_dry_run(asking, *first_asks(source, out, asking, settings))))
+                return
+            try:
+                counts = build_rsici(source, out, teacher=asking, settings=settings)
+            finally:
+                print(f"teacher: {asking.usage}")
     print(f"{out}: " + _counted(counts))
 
 

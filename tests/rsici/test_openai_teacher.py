@@ -17,7 +17,7 @@ from rsiccllm.page import overlay
 from rsiccllm.records import ImagePair
 from rsiccllm.rsici.prior import mask_prior
 from rsiccllm.rsici.teachers.base import Ask, Failure
-from rsiccllm.rsici.teachers.openai import JOURNAL, Look, OpenAITeacher, dry_run, make_request
+from rsiccllm.rsici.teachers.openai import DRY_RUN, JOURNAL, Look, OpenAITeacher, dry_run, make_request
 from rsiccllm.sources.base import ChangeMask
 
 
@@ -57,7 +57,7 @@ def test_what_the_teacher_is_shown(look: Look, asks: list[Ask], tmp_path: Path) 
         with OpenAITeacher(tmp_path, endpoint(server), look=look) as teacher:
             answers = {ask.pair.id: answer for ask, answer in teacher.answer_all(asks[:1])}
         request = server.requests[0]
-    assert teacher.name == "openai:vl"
+    assert teacher.name == f"openai:vl/{look}"
     assert answers == {"p0": ["A house was built."]}
     assert [message["role"] for message in request["messages"]] == ["system", "user"]
     images = images_of(request)
@@ -138,8 +138,8 @@ def test_a_budget_ends_the_asking_and_the_journal_lives_in_the_root(asks: list[A
 
 def test_dry_run_shows_the_prompts_and_what_they_would_cost(asks: list[Ask], tmp_path: Path) -> None:
     where = Endpoint("http://127.0.0.1:9/v1", "vl", price_in=2.0, price_out=10.0)
-    lines = dry_run(tmp_path, iter(asks), 1000, where, tmp_path / "page.html")
-    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    lines = dry_run(OpenAITeacher(tmp_path, where), asks, 1000)
+    text = (tmp_path / DRY_RUN).read_text(encoding="utf-8")
     assert text.count("<section") == 4
     assert text.count("<img ") == 8
     assert "Answer" not in lines[0]
@@ -152,5 +152,5 @@ def test_dry_run_shows_the_prompts_and_what_they_would_cost(asks: list[Ask], tmp
     assert "3,000 requests" in lines[2]
     assert "1,200,000 tokens" in lines[2]
     assert "money units" in lines[1]
-    assert lines[-1] == str(tmp_path / "page.html")
+    assert lines[-1] == str(tmp_path / DRY_RUN)
     assert not (tmp_path / JOURNAL).exists()

@@ -21,12 +21,16 @@ from rsiccllm.rsici.card import CARD, Tally, write_card
 from rsiccllm.rsici.gates import check
 from rsiccllm.rsici.journal import NAME as JOURNAL
 from rsiccllm.rsici.journal import Journal
+from rsiccllm.rsici.leaks import Handling, find_leaks, repeated_texts
 from rsiccllm.rsici.output import CHECKSUMS, write_checksums, write_shards
 from rsiccllm.rsici.place import place, placed_paths, safe_name
 from rsiccllm.rsici.prior import SPECK_PIXELS, Prior, prior_of
 from rsiccllm.rsici.prompts import VERSION, hint_for, prompt_name
+from rsiccllm.rsici.review.decisions import REVIEWS
 from rsiccllm.rsici.tasks import PAPER_TASKS, TAUGHT, Accepted, TaskSettings, instructions
 from rsiccllm.rsici.teachers.base import MAX_ATTEMPTS, Ask, Failure, Teacher
+from rsiccllm.rsici.teachers.openai import DRY_RUN
+from rsiccllm.rsici.teachers.openai import JOURNAL as TEACHER_JOURNAL
 from rsiccllm.rsici.teachers.rules import RulesTeacher, answer
 from rsiccllm.sources import open_source
 from rsiccllm.sources.base import Source
@@ -53,7 +57,8 @@ class BuildSettings:
 
     tasks: what is asked, see TaskSettings. tile: pairs without text that are larger are cut into tiles of that many
     pixels, 0 keeps them whole. speck: components of a mask with fewer pixels are dropped. split: only this split, None
-    for all. shard: instructions a file.
+    for all. shard: instructions a file. duplicates: what becomes of training pairs that share an image, or a long text
+    of their source, with another split or set: "drop" leaves them out, "report" only writes them down.
     """
 
     tasks: TaskSettings = field(default_factory=TaskSettings)
@@ -61,6 +66,7 @@ class BuildSettings:
     speck: int = SPECK_PIXELS
     split: str | None = None
     shard: int = 10_000
+    duplicates: Handling = "drop"
 
 
 def preset_of(name: str, specs: Sequence[str]) -> tuple[tuple[str, ...], str]:
@@ -89,15 +95,16 @@ def build_rsici(
     None) and has to pass the gates, with at most two further attempts. Images of sources on disk are linked, others
     written. A second call goes on where the first one stopped, and asks for no answer that was received.
 
-    Returns counts: pairs, instructions, pairs left out because nothing is known or said of them, answers rejected, and
-    asks that are still unanswered (a budget spent, a network down): call again to go on.
+    Returns counts: pairs, instructions, pairs left out because nothing is known or said of them, answers rejected, asks
+    that are still unanswered (a budget spent, a network down): call again to go on; and, where there are any, training
+    pairs dropped because they share an image with another split or set (see `leaks`).
     Raises InputError for an unknown task, a missing or odd image, one id twice, or nothing to build from.
     """
     settings = settings or BuildSettings(TaskSettings(tuple(tasks)))
     teacher = teacher or RulesTeacher()
     if not specs:
         raise InputError("--source: expected at least one source")
-    wanted = {"sources": list(specs), "teacher": teacher.name, "prompts": VERSION, **_plain(settings)}
+    wanted = _wanted(specs, teacher, settings)
     held = _held(out, wanted)
     if held and (out / CHECKSUMS).exists():  # written last: everything is there
         counts: dict[str, int] = read_json(out / CARD)["counts"]
@@ -105,16 +112,51 @@ def build_rsici(
             (out / JOURNAL).unlink(missing_ok=True)
             return counts
         (out / CHECKSUMS).unlink()
-    sources = _open(specs, settings)
-    items = _items(sources, settings)
-    if not held:  # not before: a mistake in the sources must not bind the folder to them
-        write_json(out / CLAIM, wanted)
-    journal = Journal(out)
-    build = _Build(out, teacher, settings, journal, items)
+    build, sources = _begin(specs, out, teacher, settings, None if held else wanted)
     build.run()
     counts = build.write(wanted, dict(sources))
-    journal.close(remove=not counts["unanswered"])
+    build.journal.close(remove=not counts["unanswered"])
     return counts
+
+
+def first_asks(
+    specs: Sequence[str], out: Path, teacher: Teacher, settings: BuildSettings, keep: int = 32
+) -> tuple[list[Ask], int]:
+    """The first `keep` asks that a build would put to its teacher now, and how many there are in the first round.
+
+    Images are placed in `out` (a build finds them there), nothing is asked and no list is written. Raises InputError
+    like `build_rsici`.
+    """
+    _held(out, _wanted(specs, teacher, settings))
+    build, _ = _begin(specs, out, teacher, settings, None)
+    asks: list[Ask] = []
+    number = 0
+    for number, ask in enumerate(build.open_asks(), start=1):
+        if number <= keep:
+            asks.append(ask)
+    build.journal.close()
+    return asks, number
+
+
+def _begin(
+    specs: Sequence[str], out: Path, teacher: Teacher, settings: BuildSettings, claim: dict[str, Any] | None
+) -> tuple[_Build, list[tuple[str, Source]]]:
+    """All that can be told without asking anything, before the long work. claim: written to bind the folder."""
+    sources = _open(specs, settings)
+    items = _items(sources, settings)
+    if claim is not None:  # not before: a mistake in the sources must not bind the folder to them
+        write_json(out / CLAIM, claim)
+    compared = [(item.source, item.pair) for item in items]
+    leaks = find_leaks(compared, [item.id for item in items], [item.label for item in items], out, settings.duplicates)
+    left = [item for item in items if item.id not in leaks]
+    if not left:
+        raise InputError(f"{', '.join(specs)}: every pair is a near-duplicate of another split's; see {out}")
+    return _Build(out, teacher, settings, Journal(out), left, len(leaks)), sources
+
+
+def _wanted(specs: Sequence[str], teacher: Teacher, settings: BuildSettings) -> dict[str, Any]:
+    """What binds a folder to one build."""
+    return {"sources": list(specs), "teacher": teacher.name, "prompts": VERSION, **_plain(settings)}
 
 
 def _plain(settings: BuildSettings) -> dict[str, Any]:
@@ -209,9 +251,10 @@ class _Build:
     """One run of a build: the state that its steps share."""
 
     def __init__(
-        self, out: Path, teacher: Teacher, settings: BuildSettings, journal: Journal, items: list[_Item]
+        self, out: Path, teacher: Teacher, settings: BuildSettings, journal: Journal, items: list[_Item], leaks: int
     ) -> None:
         self.out, self.teacher, self.settings, self.journal, self.items = out, teacher, settings, journal, items
+        self.leaks = leaks
         self.kept: list[_Kept] = []
         self.by_id: dict[str, _Kept] = {}
         self.rejected: dict[str, list[dict[str, Any]]] = {}
@@ -253,6 +296,10 @@ class _Build:
                         self._take_rules(kept, ask)
                     else:
                         yield ask
+
+    def open_asks(self) -> Iterator[Ask]:
+        """The first round's asks that are not answered yet."""
+        return (ask for ask in self._first() if ask.key not in self.journal.answers)
 
     def _take_rules(self, kept: _Kept, ask: Ask) -> None:
         texts = answer(ask)
@@ -304,6 +351,7 @@ class _Build:
 
     def write(self, wanted: Mapping[str, Any], sources: Mapping[str, Source]) -> dict[str, int]:
         """Write every list, the card and last of all the checksums, and return the counts."""
+        self._drop_repeated()
         used = [kept for kept in self.kept if next(self._instructions(kept), None)]
         if not used:
             raise InputError(
@@ -324,11 +372,26 @@ class _Build:
             "rejected": len({(note["pair"], note["task"], note["attempt"], note["text"]) for note in rejected}),
             "unanswered": sum(self.unanswered.values()),
         }
+        if self.leaks:
+            counts["duplicates"] = self.leaks
         teaching = {"given_up": self.given_up, "failed": self.failed, "unanswered": self.unanswered}
         about = {"counts": counts, **{name: dict(sorted(found.items())) for name, found in teaching.items()}}
         write_card(self.out, {**wanted, **about}, sources, tally, [(kept.pair, kept.prior) for kept in used], rejected)
-        write_checksums(self.out, [JOURNAL])
+        write_checksums(self.out, [JOURNAL, TEACHER_JOURNAL, DRY_RUN, REVIEWS])
         return counts
+
+    def _drop_repeated(self) -> None:
+        """Take back long texts that a model wrote of a training pair and, nearly the same, of one of another split."""
+        if self.settings.duplicates != "drop":
+            return
+        own = [kept for kept in self.kept if (one := kept.accepted.get("describe")) and one.asked]
+        texts = [(kept.pair.id, kept.pair.split, text) for kept in own for text in kept.accepted["describe"].answers]
+        for name, other in repeated_texts(texts).items():
+            taken = self.by_id[name].accepted.pop("describe")
+            attempt = int(str(taken.asked).rsplit("/", 1)[1])
+            where = {"pair": name, "task": "describe", "attempt": attempt, "gate": "duplicates", "reason": "repeated"}
+            notes = [{**where, "detail": f"nearly the text of {other}", "text": text} for text in taken.answers]
+            self.rejected.setdefault(f"{name}/describe/{attempt}", []).extend(notes)
 
     def _instructions(self, kept: _Kept) -> Iterator[Instruction]:
         return instructions(kept.pair, kept.label, kept.prior, kept.accepted, self.settings.tasks)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +15,7 @@ from rsiccllm.endpoint import (
     Endpoint,
     NoReply,
     Request,
+    Usage,
     estimate_tokens,
     image_part,
     text_part,
@@ -28,6 +28,9 @@ from rsiccllm.rsici.teachers.base import MAX_ATTEMPTS, Ask, Failure
 
 JOURNAL = "teacher.jsonl"
 """The file in the built folder that holds every request sent and every answer received."""
+
+DRY_RUN = "dry_run.html"
+"""The page in the built folder that a dry run writes."""
 
 MAX_SIDE = 1024
 """Pixels; larger images are shrunk to it before they are sent."""
@@ -65,7 +68,7 @@ class OpenAITeacher:
         temperature: of the sampling. max_tokens: of an answer.
 
     Attributes:
-        name: recorded with every sample. usage: totals, see `rsiccllm.endpoint.Usage`.
+        name: recorded with every sample: the model and how it is shown where the change is.
 
     Use as a context manager: it holds the journal while it lives.
     """
@@ -79,30 +82,42 @@ class OpenAITeacher:
         temperature: float = 0.2,
         max_tokens: int = MAX_TOKENS,
     ) -> None:
-        self.name = f"openai:{endpoint.model}"
+        self.name = f"openai:{endpoint.model}/{look}"
         self.root = root
         self.look = look
-        self._settings = {"temperature": temperature, "max_tokens": max_tokens}
-        self._client = Client(endpoint, root / JOURNAL, budget)
-        self.usage = self._client.usage
+        self.endpoint = endpoint
+        self._budget = budget
+        self.settings: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens}
+        self._client: Client | None = None
+        self._usage = Usage()
 
     def __enter__(self) -> OpenAITeacher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    @property
+    def usage(self) -> Usage:
+        """What the job has used, all runs on this folder together; see `rsiccllm.endpoint.Usage`."""
+        return self._usage
 
     def answer_all(self, asks: Iterable[Ask]) -> Iterator[tuple[Ask, list[str] | Failure]]:
         """Answer every ask once, as answers come. Raises InputError where an image cannot be opened, and where the
         endpoint cannot be worked with at all (see `Client.ask_all`)."""
-        requests = (make_request(self.root, ask, self.look, self._settings) for ask in asks)
+        if self._client is None:  # not before: a folder that another build holds must not gain a file
+            self._client = Client(self.endpoint, self.root / JOURNAL, self._budget)
+            self._usage = self._client.usage
+        requests = (make_request(self.root, ask, self.look, self.settings) for ask in asks)
         for outcome in self._client.ask_all(requests):
             ask: Ask = outcome.request.tag
             if isinstance(outcome, NoReply):
                 final = outcome.reason not in PASSING
                 yield ask, Failure(outcome.reason.replace(" ", "_"), outcome.detail, final)
             elif outcome.finish == "length":
-                yield ask, Failure("cut_off", f"longer than {self._settings['max_tokens']} tokens")
+                yield ask, Failure("cut_off", f"longer than {self.settings['max_tokens']} tokens")
             elif outcome.finish in {"refusal", "content_filter"}:
                 yield ask, Failure("refusal", " ".join(outcome.text.split())[:200])
             else:
@@ -136,42 +151,32 @@ def make_request(root: Path, ask: Ask, look: Look, settings: dict[str, Any]) -> 
     return Request(messages, settings, tag=ask)
 
 
-def dry_run(
-    root: Path,
-    asks: Iterable[Ask],
-    total: int,
-    endpoint: Endpoint,
-    out: Path,
-    look: Look = "outline",
-    shown_first: int = 8,
-) -> list[str]:
+def dry_run(teacher: OpenAITeacher, asks: Sequence[Ask], total: int, shown_first: int = 8) -> list[str]:
     """Ask nothing: write a page with the first prompts and their images, and say what the whole job would cost.
 
-    total: asks of the whole job, first attempts. The cost is scaled from the first asks: images as Qwen2.5-VL counts
-    them, four characters a token. Returns lines to print.
+    asks: the first ones of the job. total: how many it has, first attempts alone. The cost is scaled from `asks`:
+    images as Qwen2.5-VL counts them, four characters a token. Returns lines to print.
     """
     requests: list[Request] = []
     cards: list[Html] = []
-    settings = {"temperature": 0.2, "max_tokens": MAX_TOKENS}
-    for ask in islice(asks, max(shown_first, 32)):
-        request = make_request(root, ask, look, settings)
-        requests.append(request)
+    for ask in asks:
+        requests.append(make_request(teacher.root, ask, teacher.look, teacher.settings))
         if len(cards) < shown_first:
-            cards.append(_card(root, ask, look))
-    lines = _cost(requests, total, endpoint)
+            cards.append(_card(teacher.root, ask, teacher.look))
+    lines = _cost(requests, total, teacher.endpoint, teacher.settings["max_tokens"])
     head = element("p", *(join([line, Html("<br>")]) for line in lines))
-    write_page(out, f"{len(cards)} of {total:,} prompts to {endpoint.model}", join([head, *cards]))
-    return [*lines, str(out)]
+    title = f"{len(cards)} of {total:,} prompts to {teacher.endpoint.model}"
+    return [*lines, str(write_page(teacher.root / DRY_RUN, title, join([head, *cards])))]
 
 
-def _cost(requests: Sequence[Request], total: int, endpoint: Endpoint) -> list[str]:
+def _cost(requests: Sequence[Request], total: int, endpoint: Endpoint, most: int) -> list[str]:
     if not requests:
         return ["nothing to ask"]
     prompt = sum(estimate_tokens(request)[0] for request in requests) / len(requests)
     answer = ANSWER_WORDS * TOKENS_A_WORD
     rows = [
         ("every first answer passes", 1.0, answer),
-        ("every ask is made three times, to the last token", 3.0, MAX_TOKENS),
+        ("every ask is made three times, to the last token", 3.0, most),
     ]
     lines = [f"{total:,} asks, {prompt:,.0f} prompt tokens each"]
     for words, times, completion in rows:
