@@ -16,6 +16,7 @@ from rsiccllm.endpoint import Budget, Endpoint
 from rsiccllm.page import overlay
 from rsiccllm.records import ImagePair
 from rsiccllm.rsici.prior import mask_prior
+from rsiccllm.rsici.prompts import teacher_prompt
 from rsiccllm.rsici.teachers.base import Ask, Failure
 from rsiccllm.rsici.teachers.openai import DRY_RUN, JOURNAL, Look, OpenAITeacher, dry_run, make_request
 from rsiccllm.sources.base import ChangeMask
@@ -121,6 +122,19 @@ def test_what_is_no_answer_is_a_failure(asks: list[Ask], tmp_path: Path) -> None
         assert isinstance(answer, Failure), name
         assert (answer.kind, answer.final) == expected[name]
         assert ask is asks[number % 3]
+
+
+def test_a_copied_example_or_instruction_is_no_answer(asks: list[Ask], tmp_path: Path) -> None:
+    system, user = teacher_prompt(asks[0])
+    example = user.partition("for another place: ")[2].split("\n")[0]
+    assert len(example.split()) > 30
+    for text in (example, user, f"A house was built. {system}"):
+        server = ChatServer(lambda n, r, text=text: completion(text))
+        with server, OpenAITeacher(tmp_path, endpoint(server)) as teacher:
+            ((_, answer),) = teacher.answer_all(asks[:1])
+        assert isinstance(answer, Failure)
+        assert answer.kind == "echo"
+        (tmp_path / JOURNAL).unlink()
 
 
 def test_a_budget_ends_the_asking_and_the_journal_lives_in_the_root(asks: list[Ask], tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ FOREIGN = 0.5
 LEAK = re.compile(
     r"\b(?:masks?|masked|masking|segmentation|segmented|ground[- ]truth|annotat\w+|overlays?|overlaid|bounding|"
     r"polygons?|contours?|binary|heat ?maps?|change maps?|third image|prompts?|pixels?|"
+    r"instructions?|users?|api keys?|wanted style|another place|"
     r"(?:yellow|white|coloured|colored|drawn) (?:\w+ )?(?:lines?|outlines?|borders?|boxes|contours?)|"
     r"(?:outlined|highlighted|marked|indicated|labell?ed|delineated|designated|specified|provided|given) "
     r"(?:\w+ )?(?:areas?|regions?|parts?|zones?|sections?|portions?|facts?|changes?|locations?)|"
@@ -52,7 +53,8 @@ REFUSAL = re.compile(
 )
 MARKUP = re.compile(
     r"[*_]{2}|```|`|^\s*(?:#{1,6}\s|[-*•]\s|\d+[.)]\s)|</?[a-z][^>]*>|[{}\[\]|\\]|https?:|"
-    r"^\s*\w[\w ]{0,20}:\s*$|\b(?:user|assistant|system):",
+    r"^\s*\w[\w ]{0,20}:\s*$|\b(?:user|assistant|system):|"
+    r"^\s*(?:sure|certainly|of course|okay|ok)\b\s*[,.!:]|^\s*here(?:'s| is| are)\b[^.]{0,40}:",
     re.IGNORECASE | re.MULTILINE,
 )
 UNSEEN = re.compile(

@@ -21,6 +21,7 @@ from rsiccllm.endpoint import (
     text_part,
 )
 from rsiccllm.files import inside
+from rsiccllm.near_duplicates.texts import words_of
 from rsiccllm.page import Html, element, figure, join, overlay, table, write_page
 from rsiccllm.pairs import open_pair
 from rsiccllm.rsici.prompts import prompt_name, teacher_prompt
@@ -37,6 +38,9 @@ MAX_SIDE = 1024
 
 MAX_TOKENS = 400
 """Of an answer. A description of 90 words takes some 130; what runs on is cut off and refused."""
+
+ECHO = 10
+"""Words in a row that an answer may not have from its prompt: a model that copies an example tells of another place."""
 
 TOKENS_A_WORD = 1.4
 """Of English, for estimates."""
@@ -120,8 +124,25 @@ class OpenAITeacher:
                 yield ask, Failure("cut_off", f"longer than {self.settings['max_tokens']} tokens")
             elif outcome.finish in {"refusal", "content_filter"}:
                 yield ask, Failure("refusal", " ".join(outcome.text.split())[:200])
+            elif echo := _echo(outcome.text, self._told(ask)):
+                yield ask, Failure("echo", f"repeats its prompt: {echo}")
             else:
                 yield ask, [outcome.text.strip()]
+
+    def _told(self, ask: Ask) -> str:
+        return "\n".join(teacher_prompt(ask, _look(ask, self.look)))
+
+
+def _echo(answer: str, prompt: str) -> str:
+    """A run of `ECHO` words that the answer has from its prompt (an example, the instructions); "" where none is."""
+    said, told = words_of(answer), words_of(prompt)
+    runs = {told[place : place + ECHO] for place in range(len(told) - ECHO + 1)}
+    return next((" ".join(said[i : i + ECHO]) for i in range(len(said) - ECHO + 1) if said[i : i + ECHO] in runs), "")
+
+
+def _look(ask: Ask, look: Look) -> Look:
+    """How the prompt speaks of the change: a prompt that speaks of outlines over an image without any is a riddle."""
+    return look if ask.prior.share > 0 else "none"
 
 
 def shown(root: Path, ask: Ask, look: Look) -> list[Shown]:
@@ -140,9 +161,7 @@ def shown(root: Path, ask: Ask, look: Look) -> list[Shown]:
 def make_request(root: Path, ask: Ask, look: Look, settings: dict[str, Any]) -> Request:
     """The request for an ask. The same ask, images and settings give the same bytes."""
     images = shown(root, ask, look)
-    # A prompt that speaks of outlines over an image without them would be a riddle.
-    told = look if ask.prior.share > 0 else "none"
-    system, user = teacher_prompt(ask, told)
+    system, user = teacher_prompt(ask, _look(ask, look))
     content = [part for item in images for part in (text_part(item.words), image_part(item.image, MAX_SIDE))]
     messages: list[dict[str, Any]] = [
         {"role": "system", "content": system},
@@ -188,8 +207,7 @@ def _cost(requests: Sequence[Request], total: int, endpoint: Endpoint, most: int
 
 
 def _card(root: Path, ask: Ask, look: Look) -> Html:
-    told: Look = look if ask.prior.share > 0 else "none"
-    system, user = teacher_prompt(ask, told)
+    system, user = teacher_prompt(ask, _look(ask, look))
     badges = [f"{ask.task}, attempt {ask.attempt + 1} of {MAX_ATTEMPTS}", prompt_name(ask)]
     head = element("div", element("h3", ask.pair.id), *(element("span", b, css="badge") for b in badges), css="head")
     figures = element("div", *(figure(item.image, item.words) for item in shown(root, ask, look)), css="figures")
