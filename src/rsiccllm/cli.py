@@ -120,7 +120,15 @@ def data_duplicates(
     specs: Annotated[list[str], typer.Argument(help=f"sources, compared across sets and splits: {SPEC_HELP}")],
     out: Annotated[Path | None, typer.Option(help="an HTML page to write, with the images")] = None,
 ) -> None:
-    """Find images and long texts that two sets or two splits share, whole or in part, turned or recompressed."""
+    """Find images and long texts that two sets or splits share.
+
+    Images are found whole or in part, turned, mirrored, resized or recompressed. `rsici build` leaves training pairs
+    that give another split away out by itself.
+
+    \b
+    Examples:
+      rsiccllm data duplicates levir-cd:data/LEVIR-CD levir-cc:data/LEVIR-CC --out shared.html
+    """
     from rsiccllm.near_duplicates.report import report_near_duplicates
 
     print("\n".join(report_near_duplicates(specs, out)))
@@ -134,7 +142,13 @@ def data_export(
     answers: Annotated[Literal["all", "first"], typer.Option(help="a sample for each right answer, or one")] = "all",
     reviewed: Annotated[bool, typer.Option("--reviewed", help="without what `rsici review` rejected")] = False,
 ) -> None:
-    """Write instructions in the form of another training tool."""
+    """Write instructions in the form of another training tool.
+
+    \b
+    Examples:
+      rsiccllm data export runs/rsici --form trl --out runs/rsici_trl
+      rsiccllm data export runs/rsici --form llama-factory --reviewed --out runs/rsici_lf
+    """
     from rsiccllm.rsici.export import export
 
     print(f"{out}: " + _counted(export(root, form, out, answers, reviewed)))
@@ -185,6 +199,8 @@ def rsici_build(
     Examples:
       rsiccllm rsici build --source levir-cc:data/LEVIR-CC --out runs/levir
       rsiccllm rsici build --source levir-cd:data/LEVIR-CD --source sysu-cd:data/SYSU-CD --tasks all --out runs/rsici
+      rsiccllm rsici build --source levir-cd:data/LEVIR-CD --teacher openai --base-url http://127.0.0.1:8000/v1
+        --model Qwen/Qwen2.5-VL-72B-Instruct --tasks paper --dry-run --out runs/taught
     """
     from rsiccllm.endpoint import Budget, Endpoint
     from rsiccllm.rsici.build import BuildSettings, build_rsici, first_asks, preset_of
@@ -230,7 +246,17 @@ def rsici_review(
     port: Annotated[int, typer.Option(min=0, max=65535, help="of the page on 127.0.0.1; 0 takes a free one")] = 8765,
     report: Annotated[bool, typer.Option("--report", help="print what was decided so far, and end")] = False,
 ) -> None:
-    """Look at pair, mask, text and gate results in the browser, and accept, edit or reject, by keyboard."""
+    """Accept, edit or reject answers in the browser.
+
+    The page, on this machine alone, shows pair, mask, text and what the gates say; a accepts, e edits, r rejects.
+    Several reviewers may take their turns, each by a name; every decision is kept in reviews.jsonl of the folder, and
+    at the end the command prints how far they agree.
+
+    \b
+    Examples:
+      rsiccllm rsici review runs/rsici --n 200
+      rsiccllm rsici review runs/rsici --report
+    """
     from rsiccllm.rsici.review.pages import report_lines
     from rsiccllm.rsici.review.server import Review, serve_review
 
