@@ -237,6 +237,17 @@ def test_a_budget_is_kept_and_stops_cleanly(tmp_path: Path) -> None:
         Client(Endpoint("http://x/v1", "m"), tmp_path / "d", Budget(money=1))
 
 
+def test_a_budget_holds_while_requests_wait_for_their_turn(tmp_path: Path) -> None:
+    def act(number: int, request: dict[str, Any]) -> Act:
+        return Act(b"", status=429, headers={"Retry-After": "0.1"}) if number < 3 else echo(number, request)
+
+    with ChatServer(act) as server:
+        with Client(quick(server, requests_per_minute=3000), tmp_path / "j", Budget(requests=12)) as client:
+            outcomes = Counter(type(o).__name__ for o in client.ask_all(ask(n) for n in range(30)))
+        assert len(server.requests) == client.usage.sent == 12
+    assert outcomes == {"Reply": 9, "NoReply": 21}
+
+
 def test_the_rate_is_limited(tmp_path: Path) -> None:
     arrivals: list[float] = []
 

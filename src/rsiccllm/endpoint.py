@@ -367,10 +367,10 @@ class Client:
         """(prompt, completion) tokens to set aside for a request: its estimate, or the largest counted so far."""
         return max(self._largest[0], estimate[0]), max(self._largest[1], estimate[1])
 
-    def affords(self, prompt: int, completion: int) -> bool:
-        """Whether the budget allows one more request while so many tokens (its own included) are set aside."""
+    def affords(self, requests: int, prompt: int, completion: int) -> bool:
+        """Whether the budget allows so many requests and tokens more: what is set aside and the one that is next."""
         used, budget = self.usage, self.budget
-        if budget.requests is not None and used.sent + 1 > budget.requests:
+        if budget.requests is not None and used.sent + requests > budget.requests:
             return False
         tokens = used.prompt_tokens + used.completion_tokens + prompt + completion
         if budget.tokens is not None and tokens > budget.tokens:
@@ -424,7 +424,8 @@ class _Run:
         # What only the loop's thread touches:
         self._slots = asyncio.Semaphore(self._endpoint.concurrency)
         self._freed = asyncio.Condition()
-        self._aside: dict[str, tuple[int, int]] = {}
+        self._aside: dict[str, tuple[int, int]] = {}  # estimates of requests that are on their way
+        self._unsent: set[str] = set()  # those of them that still wait for their turn
         self._not_before = self._next_turn = 0.0
         self._good: float | None = None
         self._answered = False
@@ -497,6 +498,7 @@ class _Run:
                 try:
                     await self._turn()
                     self._client.record({"sent": id_})
+                    self._unsent.discard(id_)
                     sent += 1
                     self._client.record({"id": id_, **await self._send(body, estimate)})
                     self._good, self._answered = self._loop.time(), True
@@ -506,6 +508,7 @@ class _Run:
                     self._client.record({"fault": id_, "reason": fault.reason})
                 finally:
                     del self._aside[id_]
+                    self._unsent.discard(id_)
                     async with self._freed:
                         self._freed.notify_all()
             # The slot is free for others while this one waits.
@@ -531,8 +534,10 @@ class _Run:
         """Keep the likely cost of one request back, once what others hold allows it; False where nothing will."""
         while True:
             kept = [self._client.likely(one) for one in (estimate, *self._aside.values())]
-            if self._client.affords(sum(prompt for prompt, _ in kept), sum(completion for _, completion in kept)):
+            prompt, completion = (sum(part) for part in zip(*kept, strict=True))
+            if self._client.affords(len(self._unsent) + 1, prompt, completion):
                 self._aside[id_] = estimate
+                self._unsent.add(id_)
                 return True
             if not self._aside:
                 return False
