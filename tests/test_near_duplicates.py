@@ -74,6 +74,14 @@ def test_what_shows_nothing_is_no_duplicate() -> None:
     blank = [np.full((64, 64), value, np.uint8) for value in (0, 0, 255)]
     assert candidates([sign(image) for image in blank], [0, 1, 1]) == []
     assert candidates([], []) == []
+    slopes = [np.tile(np.linspace(0, 255, 40), (40, 1)).astype(np.uint8)[:, ::way] for way in (1, -1)]
+    assert candidates([sign(np.ascontiguousarray(slope)) for slope in slopes], [0, 0]) == []  # no corner at all
+    dots = []
+    for places in ((20, 44), (22, 40)):  # corners that nothing matches
+        dot = np.full((64, 64), 90, np.uint8)
+        dot[places, places] = 255
+        dots.append(sign(dot))
+    assert candidates(dots, [0, 0]) == []
 
 
 def save(root: Path, name: str, before: Image.Image, after: Image.Image) -> None:

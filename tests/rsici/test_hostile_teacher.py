@@ -52,7 +52,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def build(source: str, out: Path, server: ChatServer, **endpoint: Any) -> tuple[dict[str, int], OpenAITeacher]:
-    fast = {"timeout": 0.4, "backoff": 0.01, "max_backoff": 0.05, "attempts": 5, "concurrency": 8}
+    fast = {"timeout": 1.5, "backoff": 0.01, "max_backoff": 0.05, "attempts": 5, "concurrency": 8}
     settings = BuildSettings(TaskSettings(("caption",)))
     with OpenAITeacher(out, Endpoint(server.url, "vl", **{**fast, **endpoint})) as teacher:
         return build_rsici([source], out, teacher=teacher, settings=settings), teacher
@@ -158,7 +158,7 @@ def test_an_echo_of_the_prompt_and_a_flood_are_given_up(source: str, tmp_path: P
         return completion(text_of(request)) if number % 2 else completion("x" * 10_000_000)
 
     with ChatServer(act) as server:
-        counts, teacher = build(source, tmp_path / "out", server, concurrency=2)
+        counts, teacher = build(source, tmp_path / "out", server, concurrency=2, timeout=30)
     assert texts(tmp_path / "out") == []
     assert counts["unanswered"] == 0, "neither will be better in a later run"
     flooded = teacher.usage.given_up["too large"]

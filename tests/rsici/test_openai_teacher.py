@@ -49,7 +49,7 @@ def images_of(request: dict[str, Any]) -> list[Image.Image]:
 
 
 def endpoint(server: ChatServer, **settings: Any) -> Endpoint:
-    return Endpoint(server.url, "vl", **{"timeout": 0.5, "backoff": 0.01, "attempts": 2, **settings})
+    return Endpoint(server.url, "vl", **{"timeout": 1.5, "backoff": 0.01, "attempts": 2, **settings})
 
 
 @pytest.mark.parametrize("look", ["outline", "mask", "none"])

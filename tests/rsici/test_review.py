@@ -222,6 +222,7 @@ def test_what_is_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -
 def test_by_keyboard_in_a_real_browser(served: Served, root: Path, tmp_path: Path) -> None:
     with Browser() as browser:
         browser.open(served.address)
+        browser.wait("document.activeElement.tagName === 'INPUT'")
         browser.type("Zoë <b>")
         browser.press("Enter")
         browser.wait("location.pathname === '/item/0'")

@@ -184,9 +184,9 @@ def _alike_in_corners(signatures: Sequence[Signature], group: np.ndarray) -> set
             near = np.bitwise_count(words[a] ^ words[b]).sum(axis=1) <= CORNER_DISTANCE
             a, b = a[near], b[near]
             votes.append(np.stack([np.minimum(a, b), np.maximum(a, b)], axis=1))
-    matches = np.unique(np.concatenate(votes), axis=0)  # a pair of corners met in several tables counts once
-    if not len(matches):
+    if not sum(map(len, votes)):
         return set()
+    matches = np.unique(np.concatenate(votes), axis=0)  # a pair of corners met in several tables counts once
     one, two = owner[matches[:, 0]], owner[matches[:, 1]]
     way = (one >= count) | (two >= count)
     first, second = np.minimum(one % count, two % count), np.maximum(one % count, two % count)
