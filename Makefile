@@ -19,6 +19,8 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python bench/scenes.py
 	$(BIN)/python bench/scores.py
+	$(BIN)/python bench/near_duplicates.py
+	$(BIN)/python bench/teacher.py
 
 # The constraints pin torch: without the pin, a newer one and several GB of CUDA would come.
 $(READY): pyproject.toml constraints.txt

@@ -81,6 +81,11 @@ def test_mistakes_are_one_line_and_status_2(tmp_path: Path) -> None:
         ("train", "dnpo", str(tmp_path / "no.yaml")): "no such file",
         ("data", "check", "levir:x"): "unknown kind 'levir'",
         ("data", "check", f"levir-cc:{tmp_path / 'x'}"): "LevirCCcaptions.json",
+        ("rsici", "build", "--source", "scenes:4", "--out", str(tmp_path / "o"), "--tasks", "poem"): "task 'poem'",
+        ("rsici", "build", "--source", "scenes:4", "--out", str(tmp_path / "o"), "--preset", "paper-train"): (
+            "expected --source levir-cd:DIR --source sysu-cd:DIR, got scenes"
+        ),
+        ("rsici", "build", "--source", "scenes:4", "--out", str(tmp_path / "o"), "--shares", "caption"): "task=share",
         ("rsicp", "build", "--data", str(tmp_path), "--out", str(tmp_path / "o")): "instructions.jsonl",
         ("bench", "score", "--predictions", str(recipe), "--references", "scenes:20,size=64"): "r.yaml:1",
     }

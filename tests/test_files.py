@@ -190,3 +190,18 @@ def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert "cannot be read" in refused(sha256, tmp_path / "no")
+
+
+def test_a_long_list_is_read_from_its_shards_in_order(tmp_path: Path) -> None:
+    for number in range(3):
+        names = [f"{number}_{item}" for item in range(2)]
+        pairs = [ImagePair(id=name, before="a.png", after="b.png") for name in names]
+        write_jsonl(tmp_path / f"pairs-{number:05d}.jsonl", pairs)
+    found = read_jsonl(tmp_path / "pairs.jsonl", ImagePair)
+    assert [pair.id for pair in found] == ["0_0", "0_1", "1_0", "1_1", "2_0", "2_1"]
+    write_jsonl(tmp_path / "pairs-00003.jsonl", found[1:2])
+    with pytest.raises(InputError, match=r"pairs-00003.jsonl:1: .*'0_1' is in pairs-00000.jsonl on line 2 already"):
+        read_jsonl(tmp_path / "pairs.jsonl", ImagePair)
+    (tmp_path / "pairs-00001.jsonl").unlink()
+    with pytest.raises(InputError, match=r"pairs-00001.jsonl: no such file, though later parts of pairs.jsonl"):
+        read_jsonl(tmp_path / "pairs.jsonl", ImagePair)

@@ -15,8 +15,9 @@ from rsiccllm.model.checkpoint import save_model
 from rsiccllm.model.processor import build_tiny_processor
 from rsiccllm.model.tiny import build_tiny_model
 from rsiccllm.pairs import open_pair
-from rsiccllm.rsici.build import build_rsici
+from rsiccllm.rsici.build import BuildSettings, build_rsici
 from rsiccllm.rsici.prompts import PROMPTS
+from rsiccllm.rsici.tasks import TaskSettings
 from rsiccllm.rsicp.build import build_rsicp
 from rsiccllm.sources import open_source
 from rsiccllm.sources.check import check_source
@@ -31,7 +32,8 @@ def trained(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """SFT and DNPO of a small model on the 20 real training pairs, at 112 px."""
     folder = tmp_path_factory.mktemp("real")
     source = open_source(f"levir-cc:{shared_data / 'levir_cc'}")
-    build_rsici([f"levir-cc:{shared_data / 'levir_cc'}"], folder / "rsici")
+    settings = BuildSettings(TaskSettings(("caption",), phrasings=1))
+    build_rsici([f"levir-cc:{shared_data / 'levir_cc'}"], folder / "rsici", settings=settings)
     build_rsicp(folder / "rsici", folder / "rsicp")
     texts = [caption for pair in source.pairs for caption in pair.captions]
     processor = build_tiny_processor([*texts, *PROMPTS.values()], 500, patch_size=14)

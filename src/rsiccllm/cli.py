@@ -37,7 +37,10 @@ for _name, _app in (
 ):
     app.add_typer(_app, name=_name)
 
-SPEC_HELP = "levir-cc:DIR, levir-mci:DIR, levir-cd:DIR, folder:DIR, rsici:DIR or scenes:N[,seed=S,size=PX,easy=1]"
+SPEC_HELP = (
+    "levir-cc, levir-mci, levir-cd, sysu-cd, s2looking, cdd, whu-cdc, second, second-cc, xbd, dubai-cc, rscc, "
+    "changechat, folder or rsici, each with :DIR; or scenes:N[,seed=S,size=PX,easy=1]"
+)
 Spec = Annotated[str, typer.Argument(metavar="SOURCE", help=f"the source: {SPEC_HELP}")]
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML file, such as recipes/tiny_sft.yaml")]
 Overrides = Annotated[
@@ -112,24 +115,160 @@ def data_show(
     print(show_source(spec, n, out, split, seed))
 
 
+@data_app.command("duplicates")
+def data_duplicates(
+    specs: Annotated[list[str], typer.Argument(help=f"sources, compared across sets and splits: {SPEC_HELP}")],
+    out: Annotated[Path | None, typer.Option(help="an HTML page to write, with the images")] = None,
+) -> None:
+    """Find images and long texts that two sets or splits share.
+
+    Images are found whole or in part, turned, mirrored, resized or recompressed. `rsici build` leaves training pairs
+    that give another split away out by itself.
+
+    \b
+    Examples:
+      rsiccllm data duplicates levir-cd:data/LEVIR-CD levir-cc:data/LEVIR-CC --out shared.html
+    """
+    from rsiccllm.near_duplicates.report import report_near_duplicates
+
+    print("\n".join(report_near_duplicates(specs, out)))
+
+
+@data_app.command("export")
+def data_export(
+    root: Annotated[Path, typer.Argument(help="a folder that `rsici build` wrote")],
+    form: Annotated[str, typer.Option(help="trl, llama-factory, ms-swift or qwen")],
+    out: Out,
+    answers: Annotated[Literal["all", "first"], typer.Option(help="a sample for each right answer, or one")] = "all",
+    reviewed: Annotated[bool, typer.Option("--reviewed", help="without what `rsici review` rejected")] = False,
+) -> None:
+    """Write instructions in the form of another training tool.
+
+    \b
+    Examples:
+      rsiccllm data export runs/rsici --form trl --out runs/rsici_trl
+      rsiccllm data export runs/rsici --form llama-factory --reviewed --out runs/rsici_lf
+    """
+    from rsiccllm.rsici.export import export
+
+    print(f"{out}: " + _counted(export(root, form, out, answers, reviewed)))
+
+
 @rsici_app.command("build")
 def rsici_build(
     source: Annotated[list[str], typer.Option(help=f"a source, may be given several times: {SPEC_HELP}")],
     out: Out,
-    tasks: Annotated[str, typer.Option(help="what is asked, comma-separated: caption, describe")] = "caption",
-) -> None:
-    """Build instruction data from what the sources say.
+    teacher: Annotated[Literal["rules", "openai"],
+                       typer.Option(help="who writes what the source does not hold: fixed rules, or a model behind "
+                                    "an OpenAI-compatible endpoint")] = "rules",
+    tasks: Annotated[str, typer.Option(help="what is asked: all, paper, or of describe, caption, changed, kind, count, "
+                                       "where, order, dialogue, with commas")] = "caption",
+    shares: Annotated[str, typer.Option(help="of how many pairs: caption=0.5,count=0.1; 1 where not named")] = "",
+    preset: Annotated[Literal["paper-train", "paper-test-in", "paper-test-out"] | None,
+                      typer.Option(help="the paper's own mix: its sources, split and task")] = None,
+    split: Annotated[str | None, typer.Option(help="only this split")] = None,
+    phrasings: Annotated[int, typer.Option(min=0, help="phrasings of a question, 0 for all")] = 0,
+    boxes: Annotated[Literal["qwen2.5", "qwen3"], typer.Option(help="the form of boxes")] = "qwen2.5",
+    tile: Annotated[int, typer.Option(min=0, help="cut larger pairs without text into tiles; 0: never")] = 256,
+    speck: Annotated[int, typer.Option(min=0, help="drop parts of a mask under so many pixels")] = 24,
+    shard: Annotated[int, typer.Option(min=1, help="instructions a file")] = 10_000,
+    seed: Annotated[int, typer.Option(help="other phrasings, other pairs for shares under 1")] = 0,
+    duplicates: Annotated[Literal["drop", "report", "ignore"],
+                          typer.Option(help="training pairs that share an image with another split or set")] = "drop",
+    base_url: Annotated[str, typer.Option(help="openai: where the endpoint is, http(s)://HOST[:PORT]/v1")] = "",
+    model: Annotated[str, typer.Option(help="openai: the name the endpoint knows the model by")] = "",
+    key_variable: Annotated[str, typer.Option(help="openai: the environment variable with the key")] = "OPENAI_API_KEY",
+    look: Annotated[Literal["outline", "mask", "none"],
+                    typer.Option(help="openai: how the model is shown where the change is")] = "outline",
+    concurrency: Annotated[int, typer.Option(help="openai: requests in flight")] = 8,
+    timeout: Annotated[float, typer.Option(help="openai: seconds for one answer")] = 120.0,
+    requests_per_minute: Annotated[float | None, typer.Option(help="openai: sent at most")] = None,
+    max_requests: Annotated[int | None, typer.Option(help="openai: budget of the whole job")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="openai: budget, prompts and answers together")] = None,
+    max_money: Annotated[float | None, typer.Option(help="openai: budget, by the prices")] = None,
+    price_in: Annotated[float, typer.Option(help="openai: money for a million prompt tokens")] = 0.0,
+    price_out: Annotated[float, typer.Option(help="openai: money for a million tokens of answers")] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="openai: show the first prompts and the cost")] = False,
+) -> None:  # fmt: skip
+    """Build instruction data from masks, captions and a teacher.
 
-    Answers are the captions or descriptions that they carry. Stopped, it goes on when called again.
+    What a source does not hold is written by the teacher and has to pass the gates. Stopped, it goes on when called
+    again.
 
     \b
-    Example:
+    Examples:
       rsiccllm rsici build --source levir-cc:data/LEVIR-CC --out runs/levir
+      rsiccllm rsici build --source levir-cd:data/LEVIR-CD --source sysu-cd:data/SYSU-CD --tasks all --out runs/rsici
+      rsiccllm rsici build --source levir-cd:data/LEVIR-CD --teacher openai --base-url http://127.0.0.1:8000/v1
+        --model Qwen/Qwen2.5-VL-72B-Instruct --tasks paper --dry-run --out runs/taught
     """
-    from rsiccllm.rsici.build import build_rsici
+    from rsiccllm.endpoint import Budget, Endpoint
+    from rsiccllm.rsici.build import BuildSettings, build_rsici, first_asks, preset_of
+    from rsiccllm.rsici.tasks import TaskSettings, read_shares, read_tasks
+    from rsiccllm.rsici.teachers.openai import OpenAITeacher
+    from rsiccllm.rsici.teachers.openai import dry_run as show_dry_run
 
-    counts = build_rsici(source, out, [task.strip() for task in tasks.split(",")])
+    wanted, only = preset_of(preset, source) if preset else (read_tasks(tasks), split)
+    asked = TaskSettings(wanted, read_shares(shares), phrasings, boxes, seed)
+    settings = BuildSettings(asked, tile, speck, only, shard, duplicates)
+    if teacher == "rules":
+        counts = build_rsici(source, out, settings=settings)
+    else:
+        endpoint = Endpoint(
+            base_url,
+            model,
+            key_variable,
+            concurrency,
+            timeout,
+            requests_per_minute=requests_per_minute,
+            price_in=price_in,
+            price_out=price_out,
+        )
+        budget = Budget(max_requests, max_tokens, max_money)
+        with OpenAITeacher(out, endpoint, budget, look) as asking:
+            if dry_run:
+                print("\n".join(show_dry_run(asking, *first_asks(source, out, asking, settings))))
+                return
+            try:
+                counts = build_rsici(source, out, teacher=asking, settings=settings)
+            finally:
+                print(f"teacher: {asking.usage}")
     print(f"{out}: " + _counted(counts))
+
+
+@rsici_app.command("review")
+def rsici_review(
+    root: Annotated[Path, typer.Argument(help="a folder that `rsici build` wrote")],
+    n: Annotated[int | None, typer.Option(min=1, help="how many items, drawn with --seed; all by default")] = None,
+    split: Annotated[str | None, typer.Option(help="only this split")] = None,
+    tasks: Annotated[str, typer.Option(help="which tasks, comma-separated")] = "describe,caption,kind",
+    seed: Annotated[int, typer.Option(help="the order of the items, the same for all reviewers")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of the page on 127.0.0.1; 0 takes a free one")] = 8765,
+    report: Annotated[bool, typer.Option("--report", help="print what was decided so far, and end")] = False,
+) -> None:
+    """Accept, edit or reject answers in the browser.
+
+    The page, on this machine alone, shows pair, mask, text and what the gates say; a accepts, e edits, r rejects.
+    Several reviewers may take their turns, each by a name; every decision is kept in reviews.jsonl of the folder, and
+    at the end the command prints how far they agree.
+
+    \b
+    Examples:
+      rsiccllm rsici review runs/rsici --n 200
+      rsiccllm rsici review runs/rsici --report
+    """
+    from rsiccllm.rsici.review.pages import report_lines
+    from rsiccllm.rsici.review.server import Review, serve_review
+
+    review = Review(root, tuple(task.strip() for task in tasks.split(",")), split, n, seed)
+    try:
+        if not report:
+            serve_review(review, port, lambda _, address: print(f"{address} (Ctrl-C ends the review)", flush=True))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        review.close()
+    print("\n".join(report_lines(review.reviews, len(review.records))))
 
 
 @rsicp_app.command("build")

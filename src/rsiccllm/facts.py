@@ -44,6 +44,21 @@ class Fact(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """A change of which not everything need be known: a class of a mask ("a building, built or removed"), or a fact.
+
+    direction, verb, place: None where not known. fewest, most: how many things changed.
+    """
+
+    object: Object
+    direction: Direction | None = None
+    verb: str | None = None
+    place: Place | None = None
+    fewest: float = 1
+    most: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
 class Parsed:
     """What a caption says.
 

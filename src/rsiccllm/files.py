@@ -109,13 +109,40 @@ def read_json(path: Path | str) -> Any:
         raise InputError(f"{path}: not valid JSON ({error})") from None
 
 
+SHARD = "{}-{:05d}.{}"
+"""How the parts of a list too long for one file are named: stem, number, ending."""
+
+
+def shards(path: Path | str) -> list[Path]:
+    """The files that hold the list `path` names: itself, or where it is not there its shards in order.
+
+    `instructions.jsonl` is one file, or `instructions-00000.jsonl`, `instructions-00001.jsonl` and so on.
+    """
+    path = Path(path)
+    if path.exists():
+        return [path]
+    found = sorted(path.parent.glob(f"{path.stem}-[0-9][0-9][0-9][0-9][0-9]{path.suffix}"))
+    expected = [path.with_name(SHARD.format(path.stem, number, path.suffix[1:])) for number in range(len(found))]
+    if found != expected:
+        missing = next(file for file, there in zip(expected, found, strict=True) if file != there)
+        raise InputError(f"{missing}: no such file, though later parts of {path.name} are there")
+    return found or [path]
+
+
 def read_jsonl(path: Path | str, record: type[Record]) -> list[Record]:
     """Read JSON Lines into records, each with an id of its own where the type has one; blank lines pass.
 
-    Raises InputError naming file, line, field and expectation.
+    From one file or its shards (see `shards`). Raises InputError naming file, line, field and expectation.
     """
     records: list[Record] = []
-    lines: dict[str, int] = {}
+    seen: dict[str, tuple[Path, int]] = {}
+    for file in shards(path):
+        _read_file(file, record, records, seen)
+    return records
+
+
+def _read_file(path: Path, record: type[Record], records: list[Record], seen: dict[str, tuple[Path, int]]) -> None:
+    """Add the records of one file to `records`. seen: where each id was read."""
     # Not splitlines(): it would also cut at U+2028 and its like, which may stand inside a JSON string.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
@@ -125,10 +152,13 @@ def read_jsonl(path: Path | str, record: type[Record]) -> list[Record]:
         except ValidationError as error:
             raise InputError(f"{path}:{number}: {describe_validation(error)}") from None
         name = getattr(item, "id", None)
-        if name is not None and (first := lines.setdefault(name, number)) != number:
-            raise InputError(f"{path}:{number}: field 'id': '{name}' is on line {first} already")
+        if name is not None and name in seen:
+            file, first = seen[name]
+            where = f"on line {first}" if file == path else f"in {file.name} on line {first}"
+            raise InputError(f"{path}:{number}: field 'id': '{name}' is {where} already")
+        if name is not None:
+            seen[name] = (path, number)
         records.append(item)
-    return records
 
 
 def write_jsonl(path: Path | str, records: Iterable[BaseModel | dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""HTML pages that need nothing but themselves: one style sheet, images embedded, no script, no network.
+"""HTML pages that need nothing but themselves: one style sheet, images embedded, no network, no script but our own.
 
 Every string is escaped unless it is `Html`: what a data set holds (captions, file names) is shown and never run.
 """
@@ -6,9 +6,10 @@ Every string is escaped unless it is `Html`: what a data set holds (captions, fi
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +36,11 @@ def join(parts: Iterable[object]) -> Html:
     return Html("".join(escape(part) for part in parts))
 
 
-def element(tag: str, *content: object, css: str = "") -> Html:
-    """`<tag class="css">content</tag>`."""
-    attribute = f' class="{escape(css)}"' if css else ""
-    return Html(f"<{tag}{attribute}>{join(content)}</{tag}>")
+def element(tag: str, *content: object, css: str = "", attributes: Mapping[str, object] | None = None) -> Html:
+    """`<tag class="css" name="value">content</tag>`; attributes: by name, values escaped."""
+    given = {**({"class": css} if css else {}), **(attributes or {})}
+    written = "".join(f' {name}="{html.escape(str(value), quote=True)}"' for name, value in given.items())
+    return Html(f"<{tag}{written}>{join(content)}</{tag}>")
 
 
 def image_uri(image: PIL.Image.Image, max_side: int | None = 512, lossless: bool = False) -> str:
@@ -111,17 +113,26 @@ def _is_number(cell: object) -> bool:
         return text.strip() in {"", "–", "-"}
 
 
-def page(title: str, body: Html) -> Html:
-    """A whole HTML document: light or dark as the reader's system is, for phones, screens and paper."""
+def page(title: str, body: Html, style: str = "", script: str = "") -> Html:
+    """A whole HTML document: light or dark as the reader's system is, for phones, screens and paper.
+
+    style: CSS after the common one. script: JavaScript of ours, run once the page is there; the page's policy names its
+    digest, so that nothing else can run.
+    """
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+        policy += f"; script-src 'sha256-{digest}'"
+        body = join([body, Html(f"<script>{script}</script>")])
     return Html(
         f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{escape(title)}</title>
-<style>{_STYLE}</style>
+<style>{_STYLE}{style}</style>
 </head>
 <body>
 <main>
@@ -134,11 +145,11 @@ def page(title: str, body: Html) -> Html:
     )
 
 
-def write_page(path: Path | str, title: str, body: Html) -> Path:
+def write_page(path: Path | str, title: str, body: Html, style: str = "", script: str = "") -> Path:
     """Write the page, whole or not at all, and return its path. Raises InputError where it cannot be written."""
     with atomic_write(path) as handle:
         # A lone surrogate (a file name that is not UTF-8) cannot be encoded; it is shown as a question mark.
-        handle.write(page(title, body).encode("utf-8", "replace").decode("utf-8"))
+        handle.write(page(title, body, style, script).encode("utf-8", "replace").decode("utf-8"))
     return Path(path)
 
 

@@ -47,6 +47,13 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, serialize_by_alias=True)
 
 
+class Turn(_Record):
+    """One question about an image pair and its answer."""
+
+    question: Text
+    answer: Text
+
+
 class ImagePair(_Record):
     """Two images of one place, with what is known about the change between them.
 
@@ -54,6 +61,7 @@ class ImagePair(_Record):
     before, after: images of equal size. mask: same size, non-zero where something changed.
     changed: None where the source does not say. captions: short sentences, empty where there are none.
     description: a long text, where there is one. facts: None where unknown, [] where nothing changed.
+    dialogues: conversations about the pair that the source holds, each a list of turns.
     """
 
     version: Literal["rsiccllm.image_pair.v1"] = Field(default="rsiccllm.image_pair.v1", alias="schema")
@@ -66,12 +74,15 @@ class ImagePair(_Record):
     captions: list[Text] = []
     description: Text | None = None
     facts: list[Fact] | None = None
+    dialogues: list[Annotated[list[Turn], Field(min_length=1)]] = []
 
 
 class Instruction(_Record):
     """One prompt over one image pair and every answer that is right for it (RSICI; what SFT learns from).
 
-    pair: the ImagePair's id. task: what is asked ("caption", "describe", ...). source: the data set and teacher.
+    pair: the ImagePair's id. task: what is asked ("caption", "describe", ...). source: the data set.
+    history: the turns before `prompt`, for a dialogue. teacher: who wrote the answers: "source" (they are the data
+    set's own), "rules", or a model's name. asked: the prompt a model was given, as version/task/attempt.
     """
 
     version: Literal["rsiccllm.instruction.v1"] = Field(default="rsiccllm.instruction.v1", alias="schema")
@@ -84,9 +95,12 @@ class Instruction(_Record):
     after: RelativePath
     mask: RelativePath | None = None
     changed: bool | None = None
+    history: list[Turn] = []
     prompt: Text
     answers: list[Text] = Field(min_length=1)
     facts: list[Fact] | None = None
+    teacher: Text = "source"
+    asked: Text | None = None
 
 
 class Rejected(_Record):

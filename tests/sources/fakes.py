@@ -80,3 +80,133 @@ def folder(root: Path, names: tuple[str, ...] = ("x", "y")) -> None:
     for number, name in enumerate(names):
         draw(root / "A" / f"{name}.png", 200 + 2 * number)
         draw(root / "B" / f"{name}.png", 201 + 2 * number)
+
+
+def split_folders(
+    root: Path, sides: tuple[str, str, str], suffix: str = ".png", splits: tuple[str, ...] = ("train",)
+) -> None:
+    """Two pairs a split in SYSU-CD's, S2Looking's or CDD's folders; the second mask is empty."""
+    for at, split in enumerate(splits):
+        for number in range(2):
+            name = f"{number:05d}{suffix}"
+            draw(root / split / sides[0] / name, 300 + 10 * at + 2 * number)
+            draw(root / split / sides[1] / name, 301 + 10 * at + 2 * number)
+            draw_mask(root / split / sides[2] / name, 255 * (1 - number))
+
+
+def draw_labels(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (40, 32)) -> Path:
+    """SECOND's colours: white, and a rectangle of `colour`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((size[1], size[0], 3), 255, np.uint8)
+    pixels[4:12, 6:20] = colour
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def second(root: Path) -> None:
+    """One pair: low vegetation gives way to a building; one where nothing changed."""
+    for number, (before, after) in enumerate([((0, 128, 0), (128, 0, 0)), ((255,) * 3, (255,) * 3)]):
+        name = f"{number:05d}.png"
+        draw(root / "im1" / name, 400 + 2 * number)
+        draw(root / "im2" / name, 401 + 2 * number)
+        draw_labels(root / "label1" / name, before)
+        draw_labels(root / "label2" / name, after)
+
+
+def second_cc(root: Path) -> None:
+    """Two train pairs, the first with its maps."""
+    entries = []
+    for number in range(2):
+        name = f"{number:05d}.png"
+        draw(root / "train/rgb/A" / name, 500 + 2 * number)
+        draw(root / "train/rgb/B" / name, 501 + 2 * number)
+        item = entry(
+            name, "train", 1 - number, ["the trees become a building"] if number == 0 else ["no change is occurred"]
+        )
+        del item["filepath"]
+        entries.append(item)
+    draw_labels(root / "train/sem/A/00000.png", (0, 255, 0))
+    draw_labels(root / "train/sem/B/00000.png", (128, 0, 0))
+    (root / "SECOND-CC-AUG.json").write_text(json.dumps({"images": entries}), encoding="utf-8")
+
+
+def whu_cdc(root: Path) -> None:
+    """One pair with a boolean mask, one without; the split stands in `filepath` alone."""
+    entries = []
+    for number, split in enumerate(("train", "test")):
+        name = f"{split}_{number}.png"
+        draw(root / "images" / split / "A" / name, 600 + 2 * number)
+        draw(root / "images" / split / "B" / name, 601 + 2 * number)
+        item = entry(name, split, 1, ["a new building has appeared"])
+        del item["split"], item["changeflag"]
+        entries.append(item)
+    mask = root / "images/train/label/train_0.png"
+    mask.parent.mkdir(parents=True)
+    pixels = np.zeros((32, 40), bool)
+    pixels[4:12, 6:20] = True
+    Image.fromarray(pixels).save(mask)
+    (root / "whuCCcaptions.json").write_text(json.dumps({"images": entries}), encoding="utf-8")
+
+
+def xbd(root: Path) -> None:
+    """A train pair with damage of all grades, a test pair without a target."""
+    for number, folder in enumerate(("train", "test")):
+        for date in ("pre", "post"):
+            draw(root / folder / "images" / f"palu-tsunami_{number:08d}_{date}_disaster.png", 700 + number)
+    pixels = np.zeros((32, 40), np.uint8)
+    for grade in range(1, 6):
+        pixels[4:12, 7 * grade - 6 : 7 * grade - 1] = grade
+    target = root / "train/targets/palu-tsunami_00000000_post_disaster_target.png"
+    target.parent.mkdir(parents=True)
+    Image.fromarray(pixels).save(target)
+
+
+def dubai_cc(root: Path) -> None:
+    """A pair a split; captions name PNGs, images are TIFFs."""
+    folder = root / "description_jsontr_te_val"
+    folder.mkdir(parents=True)
+    for number, split in enumerate(("Train", "Validation", "Test")):
+        item = entry(f"tile_{number}.png", split, 0, ["Nothing has changed" if number else "New roads appeared"])
+        for key in ("filepath", "split", "changeflag"):
+            del item[key]
+        (folder / f"{split}_Dubai.json").write_text(json.dumps({"images": [item]}), encoding="utf-8")
+        for date in ("500_2000", "500_2010"):
+            draw(root / "imgs_tiles/RGB" / date / f"tile_{number}.tif", 800 + number, (50, 50))
+
+
+def rscc(root: Path) -> None:
+    """Two pairs, the first with captions of two models."""
+    lines = []
+    for number, model in ((0, "a"), (0, "b"), (1, "a")):
+        pre, post = (f"xbd/images-w512-h512/storm_{number}_{date}.png" for date in ("pre", "post"))
+        draw(root / pre, 900 + number)
+        draw(root / post, 910 + number)
+        caption = f"Several buildings were destroyed, as {model} saw it."
+        lines.append({"pre_image": pre, "post_image": post, "change_caption": caption, "model_id": model,
+                      "inference_type": "naive"})  # fmt: skip
+    (root / "rscc.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+
+
+def changechat(root: Path) -> None:
+    """One train pair with two captions, a question and a dialogue; one test pair with captions."""
+    draw(root / "images/train/A/train_000001.png", 950)
+    draw(root / "images/train/B/train_000001.png", 951)
+    draw(root / "images/test/A/test_000001.png", 952)
+    draw(root / "images/test/B/test_000001.png", 953)
+    images = ["train/A/train_000001.png", "train/B/train_000001.png"]
+
+    def conversation(*texts: str) -> dict[str, Any]:
+        said = [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(texts)]
+        return {"id": "1", "image": images, "changeflag": 1, "conversations": said}
+
+    question = "<image>\nPlease briefly describe the changes in these two images."
+    entries = [
+        conversation(question, "two houses are built"),
+        conversation(question, "houses appear"),
+        conversation("<image>\nHave these two images changed? Answer yes or no.", "yes"),
+        conversation("What was built?", "Two houses.", "Where?", "In the top left."),
+    ]
+    (root / "changechat_105k_train.json").write_text(json.dumps(entries), encoding="utf-8")
+    test = [{"image_A": "test/A/test_000001.png", "image_B": "test/B/test_000001.png", "changeflag": 0,
+             "captions": ["there is no difference", "the scene is the same as before"]}]  # fmt: skip
+    (root / "changechat_105k_test.json").write_text(json.dumps(test), encoding="utf-8")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,22 @@ def test_map_target_is_the_share_of_area() -> None:
     mask[:2, :3] = True
     mask[3, 5] = True
     assert map_target(mask.numpy(), 2, 2).tolist() == [[1.0, 0.0], [0.0, pytest.approx(1 / 6)]]
+
+
+def test_earlier_turns_stand_in_the_prompt_and_are_not_learnt(tiny_checkpoints: dict[str, Path]) -> None:
+    processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
+    item = replace(sample(0, 1), history=[("a house", "the top"), ("the left", "a corner")])
+    text = processor.prompt_text(item.prompt, 2, item.history)
+    turns = [part.split("<|im_end|>")[0] for part in text.split("<|im_start|>")[-6:]]
+    said = ["assistant\nthe top", "user\nthe left", "assistant\na corner", "user\nwhat changed?", "assistant\n"]
+    assert turns[-5:] == said
+    assert turns[-6].startswith("user\n<|vision_start|>")
+    assert turns[-6].endswith("a house")
+    assert text.count("<|image_pad|>") == 2
+    batch = PackingCollator(processor)([item])
+    assert batch["labels"].tolist() == processor.encode_answer(item.answers[0])
+    with_history = processor.encode_prompt(item.prompt, item.images, item.history)["input_ids"].tolist()
+    assert batch["input_ids"][0, : len(with_history)].tolist() == with_history
 
 
 @pytest.mark.parametrize("family", FAMILIES)

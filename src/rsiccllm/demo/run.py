@@ -15,7 +15,8 @@ from rsiccllm.benchmark.run import run_score
 from rsiccllm.demo.base import new_model, train_base
 from rsiccllm.demo.report import write_report
 from rsiccllm.files import write_json
-from rsiccllm.rsici.build import build_rsici
+from rsiccllm.rsici.build import BuildSettings, build_rsici
+from rsiccllm.rsici.tasks import TaskSettings
 from rsiccllm.rsicp.build import build_rsicp
 from rsiccllm.training.difference import train_difference
 from rsiccllm.training.dnpo import train_dnpo
@@ -57,7 +58,9 @@ def run_demo(out: Path, quick: bool = False) -> Path:
         seconds[name] = round(time.monotonic() - start, 1)
 
     def begin() -> None:
-        build_rsici([f"scenes:{size.scenes},seed=1,size={SIDE},easy=1"], data)
+        # One phrasing: a model of this size spends its few minutes on the images, not on the question.
+        settings = BuildSettings(TaskSettings(("caption",), phrasings=1))
+        build_rsici([f"scenes:{size.scenes},seed=1,size={SIDE},easy=1"], data, settings=settings)
         if not (random / "config.json").exists():
             new_model(data, random)
 

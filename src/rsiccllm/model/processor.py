@@ -47,20 +47,30 @@ class PairProcessor(Qwen2_5_VLProcessor):
     ) -> None:
         super().__init__(image_processor, tokenizer, None, chat_template=chat_template)
 
-    def prompt_text(self, prompt: str, images: int) -> str:
-        """The chat-templated user turn with `images` image places, up to where the assistant begins to answer."""
-        content: list[dict[str, str]] = [{"type": "image"}] * images
-        message = {"role": "user", "content": [*content, {"type": "text", "text": prompt}]}
-        return self.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+    def prompt_text(self, prompt: str, images: int, history: Sequence[tuple[str, str]] = ()) -> str:
+        """The chat-templated turns with `images` image places, up to where the assistant begins to answer.
 
-    def encode_prompt(self, prompt: str, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-        """One prompt with its images, not padded.
+        history: (question, answer) of earlier turns; the images stand in the first turn.
+        """
+        messages: list[dict[str, Any]] = []
+        content: list[dict[str, str]] = [{"type": "image"}] * images
+        for question, answer in history:
+            messages.append({"role": "user", "content": [*content, {"type": "text", "text": question}]})
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+            content = []
+        messages.append({"role": "user", "content": [*content, {"type": "text", "text": prompt}]})
+        return self.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    def encode_prompt(
+        self, prompt: str, images: Sequence[Image.Image], history: Sequence[tuple[str, str]] = ()
+    ) -> dict[str, torch.Tensor]:
+        """One prompt with its images, not padded. history: earlier turns, as for `prompt_text`.
 
         Returns input_ids [tokens], mm_token_type_ids [tokens] (1 at image tokens), pixel_values
         [patches, channels * temporal * patch * patch], image_grid_thw [images, 3].
         Raises InputError where the template lost an image: a model would then answer without having seen it.
         """
-        text = self.prompt_text(prompt, len(images))
+        text = self.prompt_text(prompt, len(images), history)
         if text.count(self.image_token) != len(images):
             raise InputError(
                 f"the chat template left {text.count(self.image_token)} image places, expected {len(images)}"

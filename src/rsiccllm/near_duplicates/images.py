@@ -15,7 +15,6 @@ Two ways to find candidates, one way to be sure.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,12 +113,14 @@ def _corners(image: np.ndarray) -> Corners:
     image = np.ascontiguousarray(image)
     cells = math.ceil(image.shape[0] / CELL) * math.ceil(image.shape[1] / CELL)
     orb = cv2.ORB.create(nfeatures=4 * CORNERS * cells, fastThreshold=5, edgeThreshold=15)
-    kept, held = [], Counter[tuple[int, int]]()
-    for point in sorted(orb.detect(image, None), key=lambda point: -point.response):
-        cell = (int(point.pt[0] // CELL), int(point.pt[1] // CELL))
-        held[cell] += 1
-        if held[cell] <= CORNERS:
-            kept.append(point)
+    found = orb.detect(image, None)
+    if not found:
+        return Corners(np.zeros((0, 2), np.float32), np.zeros((0, 32), np.uint8))
+    column, row = (np.array(cv2.KeyPoint.convert(found)) // CELL).astype(np.int64).T
+    cell = row * math.ceil(image.shape[1] / CELL) + column
+    order = np.lexsort((-np.array([point.response for point in found]), cell))  # by cell, the strongest first
+    first = np.searchsorted(cell[order], cell[order])  # where each one's cell begins
+    kept = [found[place] for place in order[np.arange(len(order)) - first < CORNERS]]
     points, descriptors = orb.compute(image, kept)
     if descriptors is None:
         return Corners(np.zeros((0, 2), np.float32), np.zeros((0, 32), np.uint8))
@@ -183,9 +184,9 @@ def _alike_in_corners(signatures: Sequence[Signature], group: np.ndarray) -> set
             near = np.bitwise_count(words[a] ^ words[b]).sum(axis=1) <= CORNER_DISTANCE
             a, b = a[near], b[near]
             votes.append(np.stack([np.minimum(a, b), np.maximum(a, b)], axis=1))
-    matches = np.unique(np.concatenate(votes), axis=0)  # a pair of corners met in several tables counts once
-    if not len(matches):
+    if not sum(map(len, votes)):
         return set()
+    matches = np.unique(np.concatenate(votes), axis=0)  # a pair of corners met in several tables counts once
     one, two = owner[matches[:, 0]], owner[matches[:, 1]]
     way = (one >= count) | (two >= count)
     first, second = np.minimum(one % count, two % count), np.maximum(one % count, two % count)

@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from rsiccllm.errors import InputError
 from rsiccllm.sources.base import Fault, Source, refuse, root_of
 from rsiccllm.sources.built import RSICI
+from rsiccllm.sources.cdd import CDD
+from rsiccllm.sources.changechat import ChangeChat
+from rsiccllm.sources.dubai_cc import DubaiCC
 from rsiccllm.sources.folder import FolderSource
 from rsiccllm.sources.levir_cc import LevirCC, LevirCCCaptions
 from rsiccllm.sources.levir_cd import LevirCD
+from rsiccllm.sources.rscc import RSCC
+from rsiccllm.sources.s2looking import S2Looking
+from rsiccllm.sources.second import SECOND, SecondCC
+from rsiccllm.sources.sysu_cd import SysuCD
+from rsiccllm.sources.whu_cdc import WhuCDC
+from rsiccllm.sources.xbd import XBD
 
 __all__ = ["SPECS", "Source", "open_source"]
 
+READERS: dict[str, Callable[[Path, Fault], Source]] = {
+    "levir-cc": LevirCC,
+    "levir-mci": LevirCC,
+    "levir-cc-captions": LevirCCCaptions,
+    "levir-cd": LevirCD,
+    "sysu-cd": SysuCD,
+    "s2looking": S2Looking,
+    "cdd": CDD,
+    "whu-cdc": WhuCDC,
+    "second": SECOND,
+    "second-cc": SecondCC,
+    "xbd": XBD,
+    "dubai-cc": DubaiCC,
+    "rscc": RSCC,
+    "changechat": ChangeChat,
+    "folder": FolderSource,
+    "rsici": RSICI,
+}
+"""The kinds of source that are a place on disk."""
+
 SPECS = {
-    "levir-cc": "levir-cc:DIR",
-    "levir-mci": "levir-mci:DIR",
-    "levir-cc-captions": "levir-cc-captions:FILE",
-    "levir-cd": "levir-cd:DIR",
-    "folder": "folder:DIR",
-    "rsici": "rsici:DIR",
+    **{kind: f"{kind}:{'FILE' if kind == 'levir-cc-captions' else 'DIR'}" for kind in READERS},
     "scenes": "scenes:N[,seed=S,size=PX,easy=1]",
 }
 """The kinds of source and how each is written."""
@@ -35,18 +62,7 @@ def open_source(spec: str, fault: Fault = refuse) -> Source:
         raise InputError(f"source '{spec}': {wrong}; expected one of {', '.join(SPECS.values())}")
     if not rest:
         raise InputError(f"source '{spec}': nothing after '{kind}:'; expected {SPECS[kind]}")
-    match kind:
-        case "levir-cc" | "levir-mci":
-            return LevirCC(root_of(rest), fault)
-        case "levir-cc-captions":
-            return LevirCCCaptions(root_of(rest), fault)
-        case "levir-cd":
-            return LevirCD(root_of(rest), fault)
-        case "folder":
-            return FolderSource(root_of(rest), fault)
-        case "rsici":
-            return RSICI(root_of(rest), fault)
-    return _open_scenes(spec, rest)
+    return READERS[kind](root_of(rest), fault) if kind in READERS else _open_scenes(spec, rest)
 
 
 def _open_scenes(spec: str, rest: str) -> Source:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from rsiccllm.errors import InputError
+from rsiccllm.facts import Known, Object
 from rsiccllm.files import inside, validation_faults
-from rsiccllm.pairs import SUFFIXES, OpenedPair, open_mask, open_pair
+from rsiccllm.pairs import SUFFIXES, OpenedPair, open_mask, open_pair, probe_image
 from rsiccllm.records import ImagePair
 
 Fault = Callable[[str], None]
@@ -20,6 +23,18 @@ Fault = Callable[[str], None]
 def refuse(fault: str) -> None:
     """The strict way, and the default: the first fault ends the loading. `data check` collects them instead."""
     raise InputError(fault)
+
+
+@dataclass(frozen=True)
+class ChangeMask:
+    """Where a pair changed, and what changed there as far as the mask tells.
+
+    values: [height, width] uint8, 0 where nothing changed. meaning: for each other value the changes it stands for,
+    such as grass that goes and a building that comes; a value that is not in it says only that something changed.
+    """
+
+    values: np.ndarray
+    meaning: Mapping[int, tuple[Known, ...]] = field(default_factory=dict)
 
 
 class Source:
@@ -32,7 +47,13 @@ class Source:
     Attributes:
         name: the kind in a spec, such as "levir-cc".
         layout: the files expected, in one line. home: where the set is had. Both stand in error messages.
+        licence: of the images and annotations, as the set's page gives it; recorded in what is built from it.
         has_images: False where only annotations are read.
+        on_disk: False where images are made when a pair is opened (rendered scenes, tiles); they cannot be linked.
+        plain_mask: the file a pair's `mask` names is non-zero exactly where something changed. Where it is False
+            (colours of classes, grades of damage) `mask` and `classes` say what it means.
+        scope: the only kind of object whose changes the masks mark, None where they mark every change. An empty mask
+            of a limited scope says nothing of the rest.
         root: the folder that the paths of `pairs` are relative to.
         pairs: ids unique, in the order of the set.
         notes: what loading saw and did not read, one line each. Not faults.
@@ -41,7 +62,11 @@ class Source:
     name: str = ""
     layout: str = ""
     home: str = ""
+    licence: str = "not stated"
     has_images: bool = True
+    on_disk: bool = True
+    plain_mask: bool = True
+    scope: Object | None = None
 
     def __init__(self, root: Path, pairs: Iterable[ImagePair], fault: Fault = refuse) -> None:
         self.root = root
@@ -67,17 +92,51 @@ class Source:
 
     def open(self, pair: ImagePair) -> OpenedPair:
         """Decode a pair and its mask. Raises InputError where a file is missing, broken or outside the root."""
-        mask = None if pair.mask is None else inside(self.root, pair.mask)
-        return open_pair(inside(self.root, pair.before), inside(self.root, pair.after), mask)
+        before, after = inside(self.root, pair.before), inside(self.root, pair.after)
+        if self.plain_mask:
+            return open_pair(before, after, None if pair.mask is None else inside(self.root, pair.mask))
+        opened, mask = open_pair(before, after), self.mask(pair)
+        if mask is not None and mask.shape != (opened.before.height, opened.before.width):
+            raise InputError(
+                f"{self.root / str(pair.mask)}: {mask.shape[1]}x{mask.shape[0]} pixels, but {before} has "
+                f"{opened.before.width}x{opened.before.height}; expected equal sizes"
+            )
+        return opened._replace(mask=mask)
+
+    def size_of(self, pair: ImagePair) -> tuple[int, int]:
+        """(width, height) in pixels, from the header. Raises InputError where the two images differ in size."""
+        first, second = (probe_image(inside(self.root, path)) for path in (pair.before, pair.after))
+        if first != second:
+            raise InputError(
+                f"{self.root / pair.after}: {second[0]}x{second[1]}, but its first image is {first[0]}x{first[1]}"
+            )
+        return first
+
+    def mask(self, pair: ImagePair) -> np.ndarray | None:
+        """[height, width] bool, True where something changed; None where the pair has no mask. Decodes the mask."""
+        if pair.mask is None or not self.has_images:
+            return None
+        if self.plain_mask:
+            return open_mask(inside(self.root, pair.mask))
+        classes = self.classes(pair)
+        return None if classes is None else classes.values > 0
+
+    def classes(self, pair: ImagePair) -> ChangeMask | None:
+        """The mask with what its values mean; None where the pair has none. Decodes the mask."""
+        mask = self.mask(pair)
+        if mask is None:
+            return None
+        return ChangeMask(mask.astype(np.uint8), {1: (Known(self.scope),)} if self.scope else {})
 
     def changed(self, pair: ImagePair) -> bool | None:
         """Whether the pair changed: what the set says, else True where the mask marks anything, else None.
 
         An empty mask proves nothing: a building mask is empty where only a road was built. Decodes the mask if it must.
         """
-        if pair.changed is not None or pair.mask is None or not self.has_images:
+        if pair.changed is not None:
             return pair.changed
-        return True if open_mask(inside(self.root, pair.mask)).any() else None
+        mask = self.mask(pair)
+        return True if mask is not None and mask.any() else None
 
     def unpaired(self) -> Iterator[str]:
         """Faults that do not hinder loading and are looked for by `data check` alone: files that no pair names."""

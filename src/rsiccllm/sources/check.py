@@ -183,7 +183,9 @@ def _look_at_files(source: Source, pair: ImagePair, decode: bool) -> _Seen:
                 )
             if not decode:
                 continue
-            if relative == pair.mask:
+            if relative == pair.mask and not source.plain_mask:
+                seen.marked = bool(source.mask(pair).any())  # type: ignore[union-attr]
+            elif relative == pair.mask:
                 values = np.unique(open_classes(path))
                 seen.marked = bool((values > 0).any())
                 if not _is_mask(values):

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
 
 from rsiccllm.errors import InputError
-from rsiccllm.files import read_json, validation_faults
-from rsiccllm.pairs import OpenedPair
+from rsiccllm.facts import Known
+from rsiccllm.files import inside, read_json, validation_faults
+from rsiccllm.pairs import OpenedPair, open_classes
 from rsiccllm.records import ImagePair
-from rsiccllm.sources.base import Fault, Source, listing, make_pair, refuse
+from rsiccllm.sources.base import ChangeMask, Fault, Source, listing, make_pair, refuse
 
 ANNOTATIONS = "LevirCCcaptions.json"
+MEANING = {128: (Known("road"),), 255: (Known("building"),)}
+"""The masks of LEVIR-MCI."""
 
 
 class Sentence(BaseModel):
@@ -41,8 +46,19 @@ class Entry(BaseModel):
     filename: str
     filepath: str
     split: str | None = None
-    changeflag: StrictInt
+    changeflag: StrictInt | None
     sentences: list[Sentence]
+
+    @property
+    def folder(self) -> str:
+        """The folder of the pair's images."""
+        return self.filepath
+
+
+class LevirEntry(Entry):
+    """An entry of LEVIR-CC itself, which always says whether the pair changed."""
+
+    changeflag: StrictInt
 
 
 class LevirCC(Source):
@@ -60,6 +76,8 @@ class LevirCC(Source):
     name = "levir-cc"
     layout = f"{ANNOTATIONS} and images/{{train,val,test}}/{{A,B}}/*.png"
     home = "huggingface.co/datasets/lcybuaa/LEVIR-CC (with masks: lcybuaa/LEVIR-MCI)"
+    licence = "academic use, see the page of the set"
+    annotations: ClassVar[str] = ANNOTATIONS
 
     def __init__(self, root: Path, fault: Fault = refuse) -> None:
         super().__init__(root, self._read(root, fault), fault)
@@ -67,16 +85,26 @@ class LevirCC(Source):
     def _read(self, root: Path, fault: Fault) -> Iterator[ImagePair]:
         if not root.is_dir():
             raise self.absent(root, "no such folder")
-        for part in (ANNOTATIONS, "images"):
+        for part in (self.annotations, "images"):
             if not (root / part).exists():
                 raise self.absent(root / part, "missing")
         names: dict[str, set[str]] = {}  # listed once a folder: a look-up a file would be slow on network disks
-        for pair in read_annotations(root / ANNOTATIONS, fault):
+        for pair in self._entries(root, fault):
             for path in (pair.before, pair.after):
                 if not _is_listed(root, path, names):
-                    fault(f"{root / path}: no such file, named in {ANNOTATIONS}")
+                    fault(f"{root / path}: no such file, named in {self.annotations}")
             mask = pair.before.replace("/A/", "/label/")
             yield pair.model_copy(update={"mask": mask}) if _is_listed(root, mask, names) else pair
+
+    def _entries(self, root: Path, fault: Fault) -> Iterator[ImagePair]:
+        return read_annotations(root / self.annotations, fault)
+
+    def classes(self, pair: ImagePair) -> ChangeMask | None:
+        """The mask of LEVIR-MCI: roads and buildings, which way they changed is not said."""
+        if pair.mask is None:
+            return None
+        values = open_classes(inside(self.root, pair.mask)).astype(np.uint8)
+        return ChangeMask(values, MEANING)
 
     def unpaired(self) -> Iterator[str]:
         """Images and masks that the JSON does not name."""
@@ -87,7 +115,7 @@ class LevirCC(Source):
             for name in names:
                 if f"images/{split}/A/{name}" not in named:
                     sides = ", ".join(side for side in ("A", "B", "label") if (folder / side / name).exists())
-                    yield f"{folder}: {name} (in {sides}): captions missing, no entry in {ANNOTATIONS}"
+                    yield f"{folder}: {name} (in {sides}): captions missing, no entry in {self.annotations}"
 
 
 class LevirCCCaptions(Source):
@@ -99,6 +127,7 @@ class LevirCCCaptions(Source):
     name = "levir-cc-captions"
     layout = f"the annotation file of LEVIR-CC ({ANNOTATIONS})"
     home = LevirCC.home
+    licence = LevirCC.licence
     has_images = False
 
     def __init__(self, file: Path, fault: Fault = refuse) -> None:
@@ -110,39 +139,47 @@ class LevirCCCaptions(Source):
         raise InputError(f"{self.name}: '{pair.id}' has captions only; expected levir-cc:DIR, which has the images")
 
 
-def read_annotations(file: Path, fault: Fault) -> Iterator[ImagePair]:
-    """The pairs of a JSON of LEVIR-CC's schema, without masks; whether images are there is not looked at."""
+def read_annotations(
+    file: Path,
+    fault: Fault,
+    entry_type: type[Entry] = LevirEntry,
+    folders: tuple[str, str] = ("images/{}/A", "images/{}/B"),
+) -> Iterator[ImagePair]:
+    """The pairs of a JSON of LEVIR-CC's schema, without masks; whether images are there is not looked at.
+
+    folders: where the images of the two dates lie, `{}` standing for the entry's folder.
+    """
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise InputError(f"{file}: expected an object with a list 'images' (the schema of LEVIR-CC)")
     for number, item in enumerate(content["images"]):
         where = f"{file}: images[{number}]"
         try:
-            entry = Entry.model_validate(item)
+            entry = entry_type.model_validate(item)
         except ValidationError as error:
             for line in validation_faults(error):
                 fault(f"{where}: {line}")
             continue
         where += f" ({entry.filename})"
-        if entry.changeflag not in {0, 1}:
+        if entry.changeflag not in {None, 0, 1}:
             fault(f"{where}: field 'changeflag': expected 0 or 1, got {entry.changeflag}")
             continue
-        if not is_name(entry.filename) or not is_name(entry.filepath):
+        if not is_name(entry.filename) or not is_name(entry.folder):
             fault(f"{where}: in '{entry.filepath}': fields 'filepath' and 'filename' must be names, not paths")
             continue
         captions = [sentence.text() for sentence in entry.sentences]
         for position, caption in enumerate(captions):
             if not caption:
                 fault(f"{where}: field 'sentences.{position}': empty caption, expected 'tokens' or 'raw' with words")
-        folder = f"images/{entry.filepath}"
+        first, second = (folder.format(entry.folder) for folder in folders)
         yield from make_pair(
             where,
             fault,
             id=entry.filename.rpartition(".")[0] or entry.filename,
             split=entry.split or entry.filepath,
-            before=f"{folder}/A/{entry.filename}",
-            after=f"{folder}/B/{entry.filename}",
-            changed=bool(entry.changeflag),
+            before=f"{first}/{entry.filename}",
+            after=f"{second}/{entry.filename}",
+            changed=None if entry.changeflag is None else bool(entry.changeflag),
             captions=[caption for caption in captions if caption],
         )
 

@@ -40,13 +40,21 @@ class PairDataset(Dataset):
         mask = inside(self.root, record.mask) if record.mask else None
         pair = open_pair(inside(self.root, record.before), inside(self.root, record.after), mask)
         answers = self.answers(record)
-        return Sample(record.id, [pair.before, pair.after], record.prompt, answers, pair.mask, stated_facts(record))
+        history = [(turn.question, turn.answer) for turn in record.history] if isinstance(record, Instruction) else []
+        return Sample(
+            record.id, [pair.before, pair.after], record.prompt, answers, pair.mask, stated_facts(record), history
+        )
 
 
 def stated_facts(record: Instruction | Preference) -> list[tuple[str, str]] | None:
-    """The (object, direction) of every change: as recorded, else as its right answers say; None where they say none."""
+    """The (object, direction) of every change: as recorded, else as its right answers say; None where they say none.
+
+    What the rules wrote says no more than was recorded: "a building has changed" tells no direction.
+    """
     if isinstance(record, Instruction) and record.facts is not None:
         return [(fact.object, fact.direction) for fact in record.facts]
+    if isinstance(record, Instruction) and record.teacher == "rules":
+        return None
     texts = record.answers if isinstance(record, Instruction) else record.references
     parsed = [parse(text) for text in texts]
     facts: list[tuple[str, str]] = [(fact.object, fact.direction) for item in parsed for fact in item.facts]

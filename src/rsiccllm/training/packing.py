@@ -7,7 +7,7 @@ are exactly those of K separate sequences; the images and the prompt, most of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ from rsiccllm.model.processor import PairProcessor
 class Sample:
     """What one row is made of. answers: with preferences, the first is the chosen one. mask: [height, width] bool.
 
-    facts: the (object, direction) of every change, [] for none, or None where that is not known.
+    facts: the (object, direction) of every change, [] for none, or None where that is not known. history: the
+    (question, answer) of earlier turns of a dialogue; they are part of the prompt, and nothing is learnt on them.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Sample:
     answers: list[str]
     mask: np.ndarray | None = None
     facts: list[tuple[str, str]] | None = None
+    history: list[tuple[str, str]] = field(default_factory=list)
 
 
 def prompt_positions(mm_token_type_ids: Tensor, image_grid_thw: Tensor, merge: int) -> Tensor:
@@ -153,7 +155,7 @@ class PackingCollator:
         }
 
     def _row(self, sample: Sample) -> dict[str, Any]:
-        prompt = self.processor.encode_prompt(sample.prompt, sample.images)
+        prompt = self.processor.encode_prompt(sample.prompt, sample.images, sample.history)
         types = prompt["mm_token_type_ids"]
         grids = prompt.get("image_grid_thw", torch.zeros((0, 3), dtype=torch.long))
         merge = self.processor.image_processor.merge_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from rsiccllm.errors import InputError
@@ -12,7 +13,8 @@ from rsiccllm.records import ImagePair
 from rsiccllm.sources.base import Source
 from rsiccllm.sources.scenes.dice import Dice
 from rsiccllm.sources.scenes.parallel import SceneFiles
-from rsiccllm.sources.scenes.plan import plan_scene
+from rsiccllm.sources.scenes.plan import Plan, plan_scene
+from rsiccllm.sources.scenes.raster import change_mask
 from rsiccllm.sources.scenes.render import paint_scene
 from rsiccllm.sources.scenes.words import captions, description
 
@@ -30,6 +32,8 @@ class ScenesSource(Source):
 
     name = "scenes"
     layout = "nothing: scenes are rendered"
+    licence = "Apache-2.0, as this project"
+    on_disk = False
 
     def __init__(
         self, count: int, seed: int = 0, size: int = 256, easy: bool = False, split: str | None = None
@@ -45,12 +49,23 @@ class ScenesSource(Source):
 
     def open(self, pair: ImagePair) -> OpenedPair:
         """Paint a pair of this source."""
-        before, after, mask = paint_scene(plan_scene(self.seed, _index(pair), self.easy), self.size)
+        before, after, mask = paint_scene(self._plan(pair), self.size)
         return OpenedPair(Image.fromarray(before), Image.fromarray(after), mask)
 
     def files(self, pair: ImagePair, before: Path, after: Path, mask: Path) -> SceneFiles:
         """A pair of this source and the files it shall become, for `write_scenes`."""
         return SceneFiles(self.seed, _index(pair), self.size, self.easy, before, after, mask)
+
+    def size_of(self, pair: ImagePair) -> tuple[int, int]:
+        """(width, height) in pixels; nothing is painted."""
+        return self.size, self.size
+
+    def mask(self, pair: ImagePair) -> np.ndarray:
+        """The mask alone, which needs no painting."""
+        return change_mask(self._plan(pair).items, self.size)
+
+    def _plan(self, pair: ImagePair) -> Plan:
+        return plan_scene(self.seed, _index(pair), self.easy)
 
     def _pair(self, index: int) -> ImagePair:
         plan = plan_scene(self.seed, index, self.easy)

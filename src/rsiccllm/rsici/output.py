@@ -1,0 +1,71 @@
+"""Writing what was built: shards of JSON Lines and Parquet, and the checksums of every file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rsiccllm.files import SHARD, atomic_write, sha256, write_jsonl
+from rsiccllm.records import INSTRUCTIONS, Instruction
+
+CHECKSUMS = "SHA256SUMS"
+PARQUET = "parquet"
+
+_FACT = pa.struct([(name, pa.string()) for name in ("object", "direction", "verb", "quantity", "place")])
+_TURN = pa.struct([("question", pa.string()), ("answer", pa.string())])
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("schema", "id", "pair", "split", "source", "task")),
+        *((name, pa.string()) for name in ("before", "after", "mask")),
+        ("changed", pa.bool_()),
+        ("history", pa.list_(_TURN)),
+        ("prompt", pa.string()),
+        ("answers", pa.list_(pa.string())),
+        ("facts", pa.list_(_FACT)),
+        ("teacher", pa.string()),
+        ("asked", pa.string()),
+    ]
+)
+"""The columns of the Parquet files: the fields of Instruction, in its order."""
+
+
+def write_shards(folder: Path, records: Iterable[Instruction], size: int) -> Iterator[Instruction]:
+    """Write instructions as they are consumed and yield each; at most two shards are held.
+
+    A set of at most `size` records is `instructions.jsonl`; a larger one `instructions-00000.jsonl` and so on (see
+    `files.shards`). Beside each, `parquet/` holds the same records for `datasets`. Whole files or none.
+    """
+    stem, suffix = INSTRUCTIONS.split(".")
+    source = iter(records)
+    ahead, number = list(islice(source, size)), 0
+    while ahead:
+        batch, ahead = ahead, list(islice(source, size))
+        alone = number == 0 and not ahead
+        _write(folder, INSTRUCTIONS if alone else SHARD.format(stem, number, suffix), batch)
+        yield from batch
+        number += 1
+
+
+def _write(folder: Path, name: str, batch: list[Instruction]) -> None:
+    write_jsonl(folder / name, batch)
+    rows = [record.model_dump(mode="json") for record in batch]
+    with atomic_write(folder / PARQUET / f"{Path(name).stem}.parquet", "wb") as handle:
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), handle, compression="zstd")
+
+
+def write_checksums(folder: Path, leave_out: Iterable[str] = ()) -> None:
+    """Write SHA256SUMS over every file of the folder, in the form that `sha256sum -c` reads."""
+    passed = {CHECKSUMS, *leave_out}
+    files = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and not (path.name.startswith(".") and path.name.endswith(".tmp"))
+    )
+    with atomic_write(folder / CHECKSUMS) as handle:
+        for name in files:
+            if name not in passed:
+                handle.write(f"{sha256(folder / name)}  {name}\n")

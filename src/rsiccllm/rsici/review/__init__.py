@@ -1,0 +1,1 @@
+"""The fourth gate: people look at pair, mask and text, and accept, edit or reject."""

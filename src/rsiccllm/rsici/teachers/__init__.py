@@ -1,0 +1,1 @@
+"""Who writes the answers: fixed rules, or a model behind an endpoint."""
