@@ -42,7 +42,7 @@ def ours(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFac
 
     folder = tmp_path_factory.mktemp("ours") / "model"
     base = tiny_checkpoints["qwen2_5_vl"]
-    save_model(load_model(base, "change_map"), load_processor(base), folder)
+    save_model(load_model(base, "ours"), load_processor(base), folder)
     return folder
 
 
