@@ -391,11 +391,37 @@ def bench_score(
 
 @bench_app.command("run")
 def bench_run(
-    model: Annotated[str, typer.Option(help="a run's folder, a checkpoint folder or a hub name")],
-    data: Annotated[str, typer.Option(help=SPEC_HELP)],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="a run's folder, a checkpoint folder or hub name (ours, or any of transformers that takes two "
+            "images), endpoint:URL#MODEL, or a .jsonl file of captions"
+        ),
+    ],
     out: Out,
+    data: Annotated[str | None, typer.Option(help=SPEC_HELP)] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="instead of --data: a test set by name, see docs/leaderboard.md")
+    ] = None,
+    root: Annotated[Path, typer.Option(envvar="RSICCLLM_DATA", help="the folder that holds the suites' data")] = Path(
+        "data"
+    ),
     split: Annotated[str, typer.Option(help="which split to caption")] = "test",
+    task: Annotated[Literal["caption", "describe"], typer.Option(help="a short sentence, or a long text")] = "caption",
     batch_size: Annotated[int, typer.Option(min=1, help="pairs captioned at once")] = 16,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="longest answer; by default 64, describe 320")
+    ] = None,
+    base_url: Annotated[str | None, typer.Option(help="--model is served there, by the API of OpenAI")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="requests in flight to an endpoint")] = 8,
+    tokenisation: Annotated[
+        Literal["word", "character", "ids"], typer.Option(help="what counts as a token; the field's scores take words")
+    ] = "word",
+    sbs: Annotated[str | None, typer.Option(help="a sentence-embedding model for SBS, a folder or hub name")] = None,
+    training: Annotated[
+        list[str] | None,
+        typer.Option(help="a source the model was trained on: warns of scored pairs that are in it too"),
+    ] = None,
 ) -> None:
     """Caption a split with a model and score it.
 
@@ -407,10 +433,143 @@ def bench_run(
         --out runs/levir_bench
     """
     _quiet()
-    from rsiccllm.benchmark.predict import predict
-    from rsiccllm.benchmark.run import run_score
+    from rsiccllm.benchmark.bench import run_bench
 
-    Console().print(run_score(predict(model, data, split, out, batch_size), data, split))
+    Console().print(
+        run_bench(
+            model,
+            out,
+            data,
+            suite,
+            root,
+            split,
+            task,
+            batch_size,
+            max_new_tokens,
+            base_url,
+            concurrency,
+            tokenisation,
+            sbs,
+            training or (),
+        )
+    )
+
+
+@bench_app.command("report")
+def bench_report(
+    results: Annotated[list[Path], typer.Argument(help="folders that `bench run` wrote")],
+    out: Annotated[Path, typer.Option(help="the page to write; a .png and a .tex go beside it")] = Path("report.html"),
+    samples: Annotated[int, typer.Option(min=0, help="pairs to browse")] = 60,
+    judged: Annotated[Path | None, typer.Option(help="a folder that `bench judge` wrote")] = None,
+) -> None:
+    """Write one page with results side by side.
+
+    Tables, intervals, plots and samples to browse, in one file that needs no network.
+
+    \b
+    Example:
+      rsiccllm bench report runs/bench/* --out report.html
+    """
+    from rsiccllm.benchmark.report import write_report
+
+    for path in write_report(results, out, samples, judged):
+        print(path)
+
+
+@bench_app.command("paper")
+def bench_paper(
+    table: Annotated[Path, typer.Argument(help="a file of recipes/paper/")],
+    out: Out,
+    root: Annotated[Path, typer.Option(envvar="RSICCLLM_DATA", help="the folder that holds the data")] = Path("data"),
+    base_url: Annotated[str | None, typer.Option(help="where the large models are served, by OpenAI's API")] = None,
+    small: Annotated[bool, typer.Option("--small", help="rendered scenes and a tiny model, to see it run")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="only this row, may be given several times")] = None,
+) -> None:
+    """Train and score all that one of the paper's tables compares.
+
+    Stopped, it goes on where it was.
+
+    \b
+    Example:
+      rsiccllm bench paper recipes/paper/main.yaml --small --out runs/small
+    """
+    _quiet()
+    from rsiccllm.benchmark.paper import run_paper
+
+    Console().print(run_paper(table, out, root, base_url, small, only or []))
+
+
+@bench_app.command("export")
+def bench_export(
+    to: Annotated[Literal["lmms-eval", "vlmevalkit"], typer.Option(help="whose harness")],
+    data: Annotated[str, typer.Option(help=SPEC_HELP)],
+    out: Out,
+    split: Annotated[str, typer.Option(help="which split")] = "test",
+    name: Annotated[str, typer.Option(help="the task's name there")] = "rsicc",
+    task: Annotated[Literal["caption", "describe"], typer.Option(help="a short sentence, or a long text")] = "caption",
+) -> None:
+    """Write a split as a task of lmms-eval, or a data set of VLMEvalKit.
+
+    \b
+    Example:
+      rsiccllm bench export --to lmms-eval --data levir-cc:data/LEVIR-CC \\
+        --name levir_cc --out runs/lmms
+    """
+    from rsiccllm.benchmark.export import export
+
+    for path in export(data, split, out, to, name, task):
+        print(path)
+
+
+@bench_app.command("judge")
+def bench_judge(
+    results: Annotated[list[Path], typer.Argument(help="folders that `bench run` wrote on the same pairs")],
+    judge: Annotated[list[str], typer.Option(help="endpoint:URL#MODEL, may be given several times")],
+    out: Out,
+    pairs: Annotated[int, typer.Option(min=1, help="how many pairs")] = 200,
+    pairwise: Annotated[bool, typer.Option("--pairwise", help="also every two models, both ways round")] = False,
+    images: Annotated[bool, typer.Option("--images", help="show the judge both images")] = False,
+    people: Annotated[
+        Path | None, typer.Option(help="people's ratings (JSON Lines), to hold the judge against")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="which pairs, and the order")] = 0,
+    concurrency: Annotated[int, typer.Option(min=1, help="requests in flight")] = 8,
+    price_in: Annotated[float, typer.Option(min=0, help="money for a million prompt tokens")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0, help="money for a million answer tokens")] = 0.0,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="stop before more is spent on one judge")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="what would be asked, and its cost; nothing is sent")
+    ] = False,
+) -> None:
+    """Let a language model rate captions, 1 to 5.
+
+    It does not see whose they are. Stopped, it goes on; no answer is asked
+    for twice.
+
+    \b
+    Example:
+      rsiccllm bench judge runs/bench/* --out runs/judge --dry-run \\
+        --judge endpoint:http://127.0.0.1:8000/v1#Qwen/Qwen3-VL-235B-A22B-Instruct
+    """
+    from rsiccllm.benchmark.judge import judge_results
+
+    print(
+        judge_results(
+            results,
+            judge,
+            out,
+            pairs,
+            pairwise,
+            images,
+            people,
+            seed,
+            concurrency,
+            price_in,
+            price_out,
+            max_cost,
+            dry_run,
+        )
+    )
 
 
 @bench_app.command("probe")
@@ -423,7 +582,10 @@ def bench_probe(
     probe: Annotated[list[str] | None, typer.Option(help="only this probe, may be given several times")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="pairs captioned at once")] = 16,
 ) -> None:
-    """Caption disturbed pairs (swapped dates, light, shift, ...) and score them against the strength."""
+    """Caption disturbed pairs, and score them.
+
+    Swapped dates, light, a shift and more, each at several strengths.
+    """
     _quiet()
     from rsiccllm.benchmark.probe_views import probe_table
     from rsiccllm.benchmark.probing import probe_model

@@ -11,6 +11,7 @@ from PIL import Image, ImageFilter
 
 from rsiccllm.benchmark.baselines import DIFFERENCE, NEAREST, Baseline
 from rsiccllm.benchmark.scores import Job
+from rsiccllm.benchmark.texts import texts_of
 from rsiccllm.pairs import OpenedPair
 from rsiccllm.progress import track
 from rsiccllm.records import ImagePair
@@ -60,14 +61,14 @@ def look_at(source: Source, pairs: Sequence[ImagePair], what: str) -> Looked:
 
 
 def image_baselines(
-    source: Source, pairs: Sequence[ImagePair], no_change: str, change: str, test_split: str
+    source: Source, pairs: Sequence[ImagePair], no_change: str, change: str, test_split: str, task: str = "caption"
 ) -> tuple[list[Baseline], list[str]]:
-    """The two rows for `pairs`, whose references are their captions, and one line on each that cannot be had.
+    """The two rows for `pairs`, whose references are their texts of `task`, and one line on each that cannot be had.
 
     Both learn from the split "train": the nearest pair is looked for there, and the threshold is the one with the best
     balanced accuracy there. Nothing is learnt from the split that is scored, so scoring "train" itself leaves both out.
     """
-    train = [pair for pair in source.pairs if pair.split == "train" and pair.captions]
+    train = [pair for pair in source.pairs if pair.split == "train" and texts_of(pair, task)]
     if not source.has_images:
         return [], [f"{NEAREST} and {DIFFERENCE} are absent: the references are captions without images"]
     if test_split == "train" or not train:
@@ -77,9 +78,9 @@ def image_baselines(
     train = train[::step]
     known = look_at(source, train, "training pairs")
     here = look_at(source, pairs, f"pairs of {test_split}")
-    references: Mapping[str, Sequence[str]] = {pair.id: pair.captions for pair in pairs}
+    references: Mapping[str, Sequence[str]] = {pair.id: texts_of(pair, task) for pair in pairs}
     chosen = nearest(here.look, known.look)
-    said = {pair.id: train[row].captions[0] for pair, row in zip(pairs, chosen, strict=True)}
+    said = {pair.id: texts_of(train[row], task)[0] for pair, row in zip(pairs, chosen, strict=True)}
     rows = [
         Baseline(
             NEAREST,

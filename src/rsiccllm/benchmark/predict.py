@@ -4,93 +4,184 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
-from collections.abc import Iterator
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from rsiccllm import __version__
-from rsiccllm.benchmark.provenance import check_unseen, provenance_of
-from rsiccllm.caption.captioner import Caption, Captioner
+from rsiccllm.benchmark.models import Checkpoint, Model, Said, open_model
+from rsiccllm.benchmark.provenance import check_unseen
+from rsiccllm.benchmark.tokenise import Tokenisation
 from rsiccllm.errors import InputError
-from rsiccllm.files import atomic_write, read_json, sha256, write_json
-from rsiccllm.model.checkpoint import resolve_checkpoint
+from rsiccllm.files import atomic_write, inside, read_json, sha256, write_json
 from rsiccllm.progress import track
 from rsiccllm.records import ImagePair
+from rsiccllm.rsici.build import safe_name
 from rsiccllm.rsici.prompts import PROMPTS
 from rsiccllm.sources import open_source
 from rsiccllm.sources.base import Source
 
 PREDICTIONS = "predictions.jsonl"
+SETTINGS = "settings.json"
+ANSWERS = "answers.jsonl"  # what an endpoint said, word for word
+SCHEMA = "rsiccllm.bench_run.v1"
+
+# Longest answer by task: captions of LEVIR-CC have 5 to 40 words, descriptions of RSICI 77 on average.
+MAX_NEW_TOKENS = {"caption": 64, "describe": 320}
+
+# For the eye alone: how the user called model and data, which a move changes, and what leaves the captions as they are.
+_NOT_COMPARED = {("model", "name"), ("model", "url"), ("data", "spec"), ("data", "suite"), ("generation", "batch_size")}
 
 
-def predict(model: str, spec: str, split: str, out: Path, batch_size: int = 16) -> Path:
-    """Caption one split and return the predictions file, lines of {"id", "caption", "probability"}.
+def predict(
+    model: str,
+    spec: str,
+    split: str,
+    out: Path,
+    batch_size: int = 16,
+    task: str = "caption",
+    max_new_tokens: int | None = None,
+    tokenisation: Tokenisation = "word",
+    base_url: str | None = None,
+    concurrency: int = 8,
+    suite: str | None = None,
+) -> Path:
+    """Caption one split and return the file: lines of {"id", "caption"}, and where a model gives them "probability" and
+    "change_map", a PNG [height, width] of 0 to 255 named relative to `out`.
 
-    settings.json beside it names model, weights' digest, data and prompt; a folder with other settings is refused with
-    InputError. Captions already there are kept, so a second call goes on where the first one stopped.
+    model, base_url, concurrency: as `open_model` reads them. task: a key of PROMPTS, decides prompt and longest answer.
+    settings.json beside the captions names all that shapes captions or scores; a folder with other settings is refused
+    with InputError. Captions already there are kept, so a second call goes on where the first one stopped.
     """
+    if task not in PROMPTS:
+        raise InputError(f"--task '{task}': expected one of {', '.join(PROMPTS)}")
     source = open_source(spec)
     pairs = source.select(split)
-    trained_on = check_unseen(model, provenance_of(resolve_checkpoint(model)), source, pairs)
-    if trained_on:
-        warnings.warn(trained_on, stacklevel=2)
-    settings = _settings(model, spec, split, pairs)
-    note = out / "settings.json"
-    if note.exists():
-        held = read_json(note)
-        differs = [name for name in settings if held.get(name) != settings[name]]
-        if differs:
-            raise InputError(
-                f"{out}: holds predictions with {differs[0]}={held.get(differs[0])!r}, now {settings[differs[0]]!r}; "
-                "choose another --out"
-            )
-    else:
-        write_json(note, settings)
+    if not source.has_images:
+        raise InputError(f"{spec}: annotations alone, no images to caption")
+    opened: Model = open_model(model, out / ANSWERS, base_url, concurrency)
+    limit = max_new_tokens or MAX_NEW_TOKENS[task]
+    # What made a file of captions is not known here.
+    elsewhere = opened.identity["kind"] == "file"
+    settings: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": {"name": model, **opened.identity},
+        "data": {"spec": spec, "suite": suite, "split": split, **data_digest(source, pairs)},
+        "task": task,
+        "prompt": None if elsewhere else PROMPTS[task],
+        "generation": None if elsewhere else {"decoding": "greedy", "max_new_tokens": limit, "batch_size": batch_size},
+        "tokenisation": tokenisation,
+        "libraries": {
+            "rsiccllm": __version__,
+            **{name: version(name) for name in ("torch", "transformers", "tokenizers", "pillow", "pycocoevalcap")},
+            "python": platform.python_version(),
+        },
+    }
+    if isinstance(opened, Checkpoint) and (line := check_unseen(model, opened.provenance, source, pairs)):
+        settings["notes"] = [line]
+    _claim(out, settings)
     path = out / PREDICTIONS
-    known = _known(path)
+    known = read_predictions(path) if path.exists() else {}
     left = [pair for pair in pairs if pair.id not in known]
     if left:
-        captioner = Captioner.load(model)
-        captions = _captions(captioner, source, left, batch_size)
-        for pair, caption in track(captions, f"captioning {split}", len(pairs), len(known)):
-            known[pair.id] = {"caption": caption.caption, "probability": round(caption.probability, 6)}
-            if len(known) % batch_size == 0 or len(known) == len(pairs):
-                with atomic_write(path) as handle:
-                    handle.writelines(
-                        json.dumps({"id": identifier, **value}, ensure_ascii=False) + "\n"
-                        for identifier, value in known.items()
-                    )
+        captions = opened.caption_all(source, left, task, limit, batch_size)
+        _collect(track(captions, f"captioning {split}", len(pairs), len(known)), out, known, batch_size)
     return path
 
 
-def _captions(
-    captioner: Captioner, source: Source, pairs: list[ImagePair], batch_size: int
-) -> Iterator[tuple[ImagePair, Caption]]:
-    for start in range(0, len(pairs), batch_size):
-        chunk = pairs[start : start + batch_size]
-        opened = [source.open(pair) for pair in chunk]
-        yield from zip(chunk, captioner.caption_all(opened, batch_size), strict=True)
+def _collect(
+    captions: Iterable[tuple[ImagePair, Said]], out: Path, known: dict[str, dict[str, Any]], every: int
+) -> None:
+    """Add captions to the file, which is written whole after every `every` of them and at the end, good or bad."""
+    done = len(known)
+    try:
+        for pair, said in captions:
+            known[pair.id] = _line(pair, said, out)
+            if (len(known) - done) % every == 0:
+                _write(out / PREDICTIONS, known)
+    finally:  # also where an endpoint gives up, or at Ctrl-C: what was said so far stays
+        if (len(known) - done) % every:
+            _write(out / PREDICTIONS, known)
 
 
-def _known(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {line["id"]: {name: line[name] for name in ("caption", "probability")} for line in lines}
+def _line(pair: ImagePair, said: Said, out: Path) -> dict[str, Any]:
+    line: dict[str, Any] = {"caption": said.caption}
+    if said.probability is not None:
+        line["probability"] = round(said.probability, 6)
+    if said.change_map is not None:
+        line["change_map"] = f"maps/{safe_name(pair.id)}.png"
+        with atomic_write(out / line["change_map"], "wb") as handle:
+            Image.fromarray(np.rint(255 * said.change_map).astype(np.uint8)).save(handle, format="PNG")
+    return line
 
 
-def _settings(model: str, spec: str, split: str, pairs: list[ImagePair]) -> dict[str, Any]:
-    folder = Path(resolve_checkpoint(model))
-    weights = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))} if folder.is_dir() else {}
-    listed = "\n".join(pair.model_dump_json() for pair in pairs)
+def _write(path: Path, known: dict[str, dict[str, Any]]) -> None:
+    with atomic_write(path) as handle:
+        handle.writelines(
+            json.dumps({"id": identifier, **line}, ensure_ascii=False) + "\n" for identifier, line in known.items()
+        )
+
+
+def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
+    """What `predict` wrote: by pair id, "caption" and the other fields of its line."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return {line.pop("id"): line for line in lines}
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    """Refuse a folder whose captions were made or scored otherwise; remember ours before any work."""
+    note = out / SETTINGS
+    if not note.exists():
+        write_json(note, settings)
+        return
+    held = read_json(note)
+    if not isinstance(held, dict) or held.get("schema") != SCHEMA:
+        raise InputError(f"{note}: not the settings of a benchmark run; choose another --out")
+    if differing := difference(held, settings):
+        name, old, new = differing[0]
+        raise InputError(f"{out}: holds a run with {name}={old!r}, this one has {new!r}; choose another --out")
+
+
+def difference(held: dict[str, Any], wanted: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, held, wanted) of every setting in which two runs differ so that their captions must not be mixed."""
+    old, new = _flat(held), _flat(wanted)
+    return [
+        (".".join(key), old.get(key), new.get(key))
+        for key in dict.fromkeys([*new, *old])
+        if key not in _NOT_COMPARED and old.get(key) != new.get(key)
+    ]
+
+
+def _flat(settings: dict[str, Any]) -> dict[tuple[str, ...], Any]:
+    flat: dict[tuple[str, ...], Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= {(name, inner): given for inner, given in value.items()}
+        else:
+            flat[(name,)] = value
+    return flat
+
+
+def data_digest(source: Source, pairs: Sequence[ImagePair]) -> dict[str, Any]:
+    """{"pairs", "records", "images"}: how many, a digest of what is said about them, and one of their image files.
+
+    Images that are rendered when they are asked for have no files: None, for their records fix them.
+    """
+    records, images = hashlib.sha256(), hashlib.sha256()
+    files = 0
+    for pair in pairs:
+        records.update(pair.model_dump_json().encode() + b"\n")
+        for name in (pair.before, pair.after):
+            if source.root != Path() and (path := inside(source.root, name)).is_file():
+                images.update(f"{name} {sha256(path)}\n".encode())
+                files += 1
     return {
-        "model": model,
-        "weights": weights,
-        "data": spec,
-        "split": split,
-        "pairs": hashlib.sha256(listed.encode()).hexdigest(),
-        "prompt": PROMPTS["caption"],
-        "decoding": "greedy, at most 64 tokens",
-        "rsiccllm": __version__,
+        "pairs": len(pairs),
+        "records": records.hexdigest(),
+        "images": images.hexdigest() if files else None,
     }

@@ -20,6 +20,7 @@ from rsiccllm.benchmark.leaks import find_leaks
 from rsiccllm.benchmark.predictions import load_lines, match
 from rsiccllm.benchmark.rows import Row, score_rows
 from rsiccllm.benchmark.table import render_html, render_table
+from rsiccllm.benchmark.texts import texts_of
 from rsiccllm.benchmark.tokenise import Tokenisation
 from rsiccllm.errors import InputError
 from rsiccllm.facts import Fact
@@ -27,6 +28,9 @@ from rsiccllm.records import ImagePair
 from rsiccllm.sources import open_source
 
 NOT_LOOKED_FOR = "scored pairs were not looked for in training data; name it with --training to have them compared"
+
+
+SCHEMA = "rsiccllm.bench_score.v2"
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            "schema": "rsiccllm.bench_score.v2",
+            "schema": SCHEMA,
             "references": self.references,
             "split": self.split,
             "tokenisation": self.rows[0].scores.tokenisation,
@@ -88,17 +92,19 @@ def run_score(
     names: Sequence[str] | None = None,
     sbs: str | None = None,
     training: Sequence[str] = (),
+    task: str = "caption",
 ) -> Result:
     """Score one file of captions, or several beside each other, and the trivial rows.
 
     references: a source spec, such as "levir-cc:DIR". split: one of its splits. names: of the rows, one a file; None
     takes the files' own. sbs: a sentence-embedding model for SBS. training: sources that the models were trained on, in
-    which the scored pairs are looked for. Print the result with rich, or its `to_dict()` as
-    JSON. Raises InputError for files, specs, splits or ids that do not fit, before anything is scored.
+    which the scored pairs are looked for. task: "caption" scores against a pair's captions, "describe" against its
+    description. Print the result with rich, or its `to_dict()` as JSON. Raises InputError for files, specs, splits or
+    ids that do not fit, before anything is scored.
     """
     paths = [Path(path) for path in ([predictions] if isinstance(predictions, str | Path) else predictions)]
     source = open_source(references)
-    truth = references_of(source.pairs, split, references)
+    truth = references_of(source.pairs, split, references, task)
     systems: dict[str, dict[str, str]] = {}
     maps: dict[str, tuple[Path, dict[str, str]]] = {}
     notes = list(truth.notes)
@@ -120,8 +126,8 @@ def run_score(
     scored = [pair for pair in source.pairs if pair.id in truth.captions]
     grounded = {name: ground(source, scored, found, root) for name, (root, found) in maps.items() if found}
     leaked = find_leaks(source, scored, training).lines(training) if training else [NOT_LOOKED_FOR]
-    looked, absent = image_baselines(source, scored, truth.no_change, truth.change, split)
-    train = [caption for pair in source.pairs if pair.split == "train" for caption in pair.captions]
+    looked, absent = image_baselines(source, scored, truth.no_change, truth.change, split, task)
+    train = [caption for pair in source.pairs if pair.split == "train" for caption in texts_of(pair, task)]
     rows = score_rows(
         systems,
         truth.captions,
@@ -156,7 +162,7 @@ def _copies(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def references_of(every: Sequence[ImagePair], split: str, spec: str) -> References:
+def references_of(every: Sequence[ImagePair], split: str, spec: str, task: str = "caption") -> References:
     """Captions, change flags and planted facts of one split of a source's pairs; `spec` names it in messages.
 
     Raises InputError for a split that is not there or has no captions.
@@ -168,12 +174,13 @@ def references_of(every: Sequence[ImagePair], split: str, spec: str) -> Referenc
     if not pairs:
         splits = ", ".join(dict.fromkeys(pair.split for pair in every))
         raise InputError(f"{spec}: no split '{split}'; expected one of {splits}")
-    captioned = [pair for pair in pairs if pair.captions]
+    what = "captions" if task == "caption" else "descriptions"
+    captioned = [pair for pair in pairs if texts_of(pair, task)]
     if not captioned:
-        raise InputError(f"{spec}: none of the {len(pairs)} pairs of split '{split}' has captions to score against")
+        raise InputError(f"{spec}: none of the {len(pairs)} pairs of split '{split}' has {what} to score against")
     notes = []
     if len(captioned) < len(pairs):
-        notes.append(f"{spec}: {len(pairs) - len(captioned)} of {len(pairs)} pairs have no captions; they are left out")
+        notes.append(f"{spec}: {len(pairs) - len(captioned)} of {len(pairs)} pairs have no {what}; they are left out")
     changed = {pair.id: pair.changed for pair in captioned if pair.changed is not None}
     known = len(changed) == len(captioned)
     if not known:
@@ -185,17 +192,17 @@ def references_of(every: Sequence[ImagePair], split: str, spec: str) -> Referenc
     no_change, change = NO_CHANGE, CHANGE
     if not spec.startswith("levir"):
         train = [pair for pair in every if pair.split == "train"]
-        no_change, change = _sentence(train, False) or NO_CHANGE, _sentence(train, True) or CHANGE
+        no_change, change = _sentence(train, False, task) or NO_CHANGE, _sentence(train, True, task) or CHANGE
     return References(
-        captions={pair.id: list(pair.captions) for pair in captioned},
+        captions={pair.id: texts_of(pair, task) for pair in captioned},
         changed=changed if known else None,
         planted=planted if len(planted) == len(captioned) else None,
         no_change=no_change,
         change=change,
-        uncaptioned=frozenset(pair.id for pair in pairs if not pair.captions),
+        uncaptioned=frozenset(pair.id for pair in pairs if not texts_of(pair, task)),
         notes=tuple(notes),
     )
 
 
-def _sentence(pairs: Sequence[ImagePair], changed: bool) -> str | None:
-    return commonest(caption for pair in pairs if pair.changed is changed for caption in pair.captions)
+def _sentence(pairs: Sequence[ImagePair], changed: bool, task: str) -> str | None:
+    return commonest(text for pair in pairs if pair.changed is changed for text in texts_of(pair, task))

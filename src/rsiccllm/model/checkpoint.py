@@ -6,7 +6,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig
+
 from rsiccllm.errors import InputError
+
+
+def load_config(name: str) -> Any:
+    """The configuration of a checkpoint folder or hub name. Raises InputError where there is none, or a broken one."""
+    try:
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise InputError(f"{name}: no model could be loaded ({' '.join(str(error).split())[:200]})") from None
 
 
 def save_model(model: Any, processor: Any, folder: Path) -> None:

@@ -19,21 +19,25 @@ def build_rsicp(
     variant: Literal["paper", "ours"] = "ours",
     split: str = "train",
     seed: int = 0,
+    task: str = "caption",
 ) -> dict[str, int]:
     """Write `out/preferences.jsonl` with up to `negatives` replacement negatives for one reference of each pair.
 
     data: a folder that `rsici build` wrote. variant: "paper" swaps key words only; "ours" adds "no change" on changed
-    pairs and an invented change on unchanged ones. Deterministic in `seed`.
+    pairs and an invented change on unchanged ones. task: "caption", or "describe" for the long texts. Deterministic in
+    `seed`.
     Returns counts: preferences, rejected, and pairs without any negative. Raises InputError where nothing comes out.
     """
     wanted = {"data": data.name, "negatives": negatives, "variant": variant, "split": split, "seed": seed}
+    if task != "caption":
+        wanted["task"] = task
     note = out / "build.json"
     if note.exists() and read_json(note) != wanted:
         raise InputError(f"{out}: was built with {read_json(note)}, now asked for {wanted}; choose another --out")
     every = read_jsonl(data / INSTRUCTIONS, Instruction)
-    records = [item for item in every if item.split == split and item.task == "caption"]
+    records = [item for item in every if item.split == split and item.task == task]
     if not records:
-        raise InputError(f"{data / INSTRUCTIONS}: no caption task of split '{split}'")
+        raise InputError(f"{data / INSTRUCTIONS}: no {task} task of split '{split}'")
     preferences: list[Preference] = []
     without = 0
     for number, record in enumerate(track(records, "negatives", len(records))):

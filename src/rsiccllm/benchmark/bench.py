@@ -1,0 +1,54 @@
+"""`rsiccllm bench run`: captions, scores, and all that shaped both, in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rsiccllm.benchmark.predict import SETTINGS, predict
+from rsiccllm.benchmark.results import SCORES
+from rsiccllm.benchmark.run import Result, run_score
+from rsiccllm.benchmark.suites import open_suite
+from rsiccllm.benchmark.tokenise import Tokenisation
+from rsiccllm.errors import InputError
+from rsiccllm.files import read_json, write_json
+
+
+def run_bench(
+    model: str,
+    out: Path,
+    data: str | None = None,
+    suite: str | None = None,
+    root: Path = Path("data"),
+    split: str = "test",
+    task: str = "caption",
+    batch_size: int = 16,
+    max_new_tokens: int | None = None,
+    base_url: str | None = None,
+    concurrency: int = 8,
+    tokenisation: Tokenisation = "word",
+    sbs: str | None = None,
+    training: Sequence[str] = (),
+) -> Result:
+    """Caption and score; `out` then holds settings.json, predictions.jsonl, scores.json, maps/ (docs/leaderboard.md).
+
+    data: a source spec; or suite: a name that stands for data, split and task, with `root` the folder of its data.
+    sbs, training: as for `run_score`.
+    Raises InputError where neither or both are given, and as `predict` and `run_score` do.
+    """
+    if (data is None) == (suite is None):
+        raise InputError("bench run: expected either --data or --suite")
+    if suite is not None:
+        found = open_suite(suite, root)
+        data, split, task = found.spec, found.split, found.task
+    assert data is not None
+    path = predict(
+        model, data, split, out, batch_size, task, max_new_tokens, tokenisation, base_url, concurrency, suite
+    )
+    result = run_score(
+        path, data, split, tokenisation, names=[out.resolve().name], sbs=sbs, training=training, task=task
+    )
+    result = replace(result, notes=(*read_json(out / SETTINGS).get("notes", ()), *result.notes))
+    write_json(out / SCORES, result.to_dict())
+    return result

@@ -1,0 +1,165 @@
+"""What can be benchmarked: a checkpoint of ours, any vision-language model of transformers, an endpoint, a file.
+
+`open_model` tells which of them a name means and says at once what identifies it; weights are loaded, and requests
+sent, when the first caption is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from rsiccllm.benchmark.predictions import load_predictions
+from rsiccllm.errors import InputError
+from rsiccllm.files import sha256
+from rsiccllm.pairs import OpenedPair
+from rsiccllm.records import ImagePair
+from rsiccllm.rsici.prompts import PROMPTS
+from rsiccllm.sources.base import Source
+
+
+class Said(NamedTuple):
+    """What a model says of a pair.
+
+    probability: geometric mean of its tokens' probabilities, 0..1; change_map: [height, width] in 0..1, where the model
+    saw change. Both None where a model does not give them.
+    """
+
+    caption: str
+    probability: float | None = None
+    change_map: np.ndarray | None = None
+
+
+class Model(Protocol):
+    """What `open_model` returns."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the captions beside data, prompt and generation. Results that differ in it are never mixed."""
+        ...
+
+    def caption_all(
+        self, source: Source, pairs: Sequence[ImagePair], task: str, max_new_tokens: int, batch_size: int
+    ) -> Iterator[tuple[ImagePair, Said]]:
+        """Caption pairs of `source`, not always in order; images are opened as they are needed. task: of PROMPTS."""
+        ...
+
+
+def open_model(name: str, journal: Path, base_url: str | None = None, concurrency: int = 8) -> Model:
+    """The model that a name means: "endpoint:URL#MODEL", or MODEL with `base_url`: an OpenAI-compatible endpoint;
+    a path that ends in .jsonl: a file of captions; else a checkpoint or run folder or a hub name.
+
+    journal: where an endpoint's answers are kept. concurrency: requests it has in flight at most.
+    Raises InputError where it is not there.
+    """
+    if base_url is not None or name.startswith("endpoint:"):
+        from rsiccllm.benchmark.endpoint_model import EndpointModel, endpoint_of
+
+        return EndpointModel(endpoint_of(name, base_url, concurrency=concurrency), journal)
+    if name.endswith(".jsonl"):
+        return FileOfCaptions(Path(name))
+    from rsiccllm.model.checkpoint import resolve_checkpoint
+
+    return Checkpoint(resolve_checkpoint(name))
+
+
+class FileOfCaptions:
+    """Captions made elsewhere, lines of {"id", "caption"}; they are only put in place, whatever made them."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self.captions = load_predictions(path)
+        self.identity: dict[str, Any] = {"kind": "file", "sha256": sha256(path)}
+
+    def caption_all(
+        self, source: Source, pairs: Sequence[ImagePair], task: str, max_new_tokens: int, batch_size: int
+    ) -> Iterator[tuple[ImagePair, Said]]:
+        missing = [pair.id for pair in pairs if pair.id not in self.captions]
+        if missing:
+            raise InputError(f"{self.name}: no caption for {len(missing)} of {len(pairs)} pairs (first: {missing[0]})")
+        for pair in pairs:
+            yield pair, Said(self.captions[pair.id])
+
+
+class Checkpoint:
+    """Weights on disk or the hub: a model of ours, through the captioner, or any other of transformers."""
+
+    def __init__(self, name: str) -> None:
+        import rsiccllm.model.vlm  # noqa: F401  (makes our architectures known to transformers)
+        from rsiccllm.model.checkpoint import load_config
+
+        self.name = name
+        self.config = load_config(name)
+
+    @cached_property
+    def provenance(self) -> dict[str, Any] | None:
+        """What training wrote of itself into a model of ours."""
+        found = getattr(self.config, "provenance", None)
+        return found if isinstance(found, dict) else None
+
+    @cached_property
+    def ours(self) -> bool:
+        return str(self.config.model_type).startswith("rsiccllm_")
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        import torch
+
+        gpu = torch.cuda.is_available()
+        folder = Path(self.name)
+        made_of = {"digest": folder_digest(folder)} if folder.is_dir() else {
+            "hub": self.name, "revision": getattr(self.config, "_commit_hash", None)
+        }  # fmt: skip
+        return {
+            "kind": "rsiccllm" if self.ours else "transformers",
+            "architecture": self.config.model_type,
+            **made_of,
+            "provenance": self.provenance,
+            "precision": str(self.config.dtype or "float32") if gpu and not self.ours else "float32",
+            "device": torch.cuda.get_device_name() if gpu else "cpu",
+        }
+
+    def caption_all(
+        self, source: Source, pairs: Sequence[ImagePair], task: str, max_new_tokens: int, batch_size: int
+    ) -> Iterator[tuple[ImagePair, Said]]:
+        answer = self._ours(task, max_new_tokens) if self.ours else self._other(task, max_new_tokens)
+        for start in range(0, len(pairs), batch_size):
+            chunk = pairs[start : start + batch_size]
+            yield from zip(chunk, answer([source.open(pair) for pair in chunk]), strict=True)
+
+    def _ours(self, task: str, max_new_tokens: int) -> Callable[[list[OpenedPair]], Iterable[Said]]:
+        from rsiccllm.caption.captioner import Captioner
+
+        captioner = Captioner.load(self.name)
+
+        def answer(pairs: list[OpenedPair]) -> Iterable[Said]:
+            for found in captioner.caption_all(pairs, len(pairs), task, max_new_tokens):
+                yield Said(found.caption, found.probability, found.change_map)
+
+        return answer
+
+    def _other(self, task: str, max_new_tokens: int) -> Callable[[list[OpenedPair]], Iterable[Said]]:
+        from rsiccllm.benchmark.vlm import VisionLanguageModel
+
+        model = VisionLanguageModel.load(self.name)
+
+        def answer(pairs: list[OpenedPair]) -> Iterable[Said]:
+            questions = [((pair.before, pair.after), PROMPTS[task]) for pair in pairs]
+            return map(Said, model.answers(questions, max_new_tokens))
+
+        return answer
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 over names and bytes of all that shapes a checkpoint's answers: weights, settings, tokenizer, template.
+
+    Notes beside them (README, logs) do not count.
+    """
+    kinds = {".safetensors", ".bin", ".json", ".jinja", ".txt", ".model"}
+    found = sorted(path for path in folder.iterdir() if path.suffix in kinds and path.is_file())
+    return hashlib.sha256("\n".join(f"{path.name} {sha256(path)}" for path in found).encode()).hexdigest()
