@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from helpers import sample
@@ -13,41 +12,9 @@ from helpers import sample
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.rsici.build import build_rsici
-from rsiccllm.training.difference import ImageCollator, View, train_difference
+from rsiccllm.training.difference import ImageCollator, train_difference
 from rsiccllm.training.packing import PackingCollator, Sample
 from rsiccllm.training.recipe import DifferenceRecipe
-
-
-def test_views_by_hand() -> None:
-    plain = sample(0, 1, height=4, width=6)
-    plain.facts = [("building", "appear")]
-    assert plain.mask is not None
-    before, after = (np.asarray(image) for image in plain.images)
-
-    same = View(0, False, False).of(plain)
-    assert [np.asarray(image).tolist() for image in same.images] == [before.tolist(), after.tolist()]
-    assert same.facts == plain.facts
-
-    turned = View(1, True, True).of(plain)
-    # A quarter turn against the clock, then left for right: the pixel at row y, column x goes to row -x, column -y.
-    expected = np.array([[after[3 - c, 5 - r] for c in range(4)] for r in range(6)])
-    np.testing.assert_array_equal(np.asarray(turned.images[0]), expected)
-    assert turned.mask is not None
-    assert turned.mask[0, 0] == plain.mask[3, 5]
-    assert turned.facts == [("building", "disappear")]
-    assert plain.facts == [("building", "appear")]
-
-
-def test_every_view_is_another_one() -> None:
-    plain = sample(1, 1, height=28, width=28)
-    seen = set()
-    for turns in range(4):
-        for mirrored in (False, True):
-            for swapped in (False, True):
-                view = View(turns, mirrored, swapped).of(plain)
-                assert view.mask is not None
-                seen.add((view.images[0].tobytes(), view.images[1].tobytes(), view.mask.tobytes()))
-    assert len(seen) == 16
 
 
 def test_a_batch_holds_what_a_packed_one_does(tiny_checkpoints: dict[str, Path]) -> None:

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-from PIL import Image
-from torch.utils.data import Dataset
 from transformers import set_seed
 
 from rsiccllm.model.checkpoint import resolve_checkpoint
@@ -24,48 +21,7 @@ from rsiccllm.training.data import PairDataset, load_records
 from rsiccllm.training.packing import Sample, sample_map_target
 from rsiccllm.training.recipe import DifferenceRecipe
 from rsiccllm.training.trainer import StageTrainer, claim_output, train_and_save
-
-VIEWS = 16
-"""Four turns, each mirrored or not, each with the dates in order or swapped."""
-
-OPPOSITE = {"appear": "disappear", "disappear": "appear"}
-
-
-class View(NamedTuple):
-    """One of the sixteen ways to look at a pair. turns: quarter turns, 0 to 3."""
-
-    turns: int
-    mirrored: bool
-    swapped: bool
-
-    def of(self, sample: Sample) -> Sample:
-        """The sample turned, mirrored, with its dates swapped and the directions of its facts with them."""
-        before, after = (self._look(np.asarray(image)) for image in sample.images)
-        images = [Image.fromarray(image) for image in ((after, before) if self.swapped else (before, after))]
-        facts = sample.facts
-        if facts is not None and self.swapped:
-            facts = [(thing, OPPOSITE[direction]) for thing, direction in facts]
-        mask = None if sample.mask is None else self._look(sample.mask)
-        return Sample(sample.id, images, sample.prompt, [], mask, facts)
-
-    def _look(self, grid: np.ndarray) -> np.ndarray:
-        turned = np.rot90(grid, self.turns)
-        return np.ascontiguousarray(turned[:, ::-1] if self.mirrored else turned)
-
-
-class Views(Dataset):
-    """Every view of every pair of a dataset, VIEWS times as long."""
-
-    def __init__(self, pairs: PairDataset) -> None:
-        self.pairs = pairs
-        self.seen = pairs.seen
-
-    def __len__(self) -> int:
-        return VIEWS * len(self.pairs)
-
-    def __getitem__(self, index: int) -> Sample:
-        pair, view = divmod(index, VIEWS)
-        return View(view // 4, view % 4 >= 2, view % 2 == 1).of(self.pairs[pair])
+from rsiccllm.training.views import Views
 
 
 class ImageCollator:
@@ -118,5 +74,5 @@ def train_difference(recipe: DifferenceRecipe) -> Path:
     model.requires_grad_(False)
     model.model.difference.requires_grad_(True)
     model.model.visual.requires_grad_(recipe.train_vision)
-    trainer = DifferenceTrainer(recipe, model, processor, Views(dataset), ImageCollator(processor))
+    trainer = DifferenceTrainer(recipe, model, processor, Views(dataset, swapped=True), ImageCollator(processor))
     return train_and_save(trainer, processor)

@@ -87,11 +87,14 @@ class AnswerRecipe(Recipe):
 class SFTRecipe(AnswerRecipe):
     """Supervised fine-tuning. variant: the difference path (docs/choices.md); map_weight, fact_weight: weights of
     the losses that teach it where (from masks) and what (from facts) changed, beside the answers' own.
+    turns: show each pair turned or mirrored in one of eight ways, with the places in its captions turned along; an
+    epoch stays as many updates as without.
     """
 
     stage: Literal["sft"] = "sft"
     variant: Variant = "ours"
     max_answers: int = Field(5, ge=1)
+    turns: bool = False
     map_weight: float = Field(1.0, ge=0)
     fact_weight: float = Field(0.3, ge=0)
 

@@ -22,6 +22,7 @@ from rsiccllm.training.trainer import (
     prepare_weights,
     train_and_save,
 )
+from rsiccllm.training.views import Views
 
 
 class SFTTrainer(StageTrainer):
@@ -75,5 +76,5 @@ def train_sft(recipe: SFTRecipe) -> Path:
     model = prepare_weights(load_model(checkpoint, recipe.variant), recipe)
     collator = PackingCollator(processor, recipe.max_tokens)
     check_lengths(dataset, collator)
-    trainer = SFTTrainer(recipe, model, processor, dataset, collator)
+    trainer = SFTTrainer(recipe, model, processor, Views(dataset, swapped=False) if recipe.turns else dataset, collator)
     return train_and_save(trainer, processor)

@@ -74,7 +74,7 @@ class StageTrainer(Trainer):
         self.optimizer: torch.optim.Optimizer | None = None
         super().__init__(
             model=model,
-            args=training_arguments(recipe),
+            args=training_arguments(recipe, len(getattr(dataset, "views", [None]))),
             train_dataset=dataset,
             data_collator=collator,
             processing_class=processor,
@@ -128,14 +128,14 @@ class StageTrainer(Trainer):
         super().log(logs, start_time)
 
 
-def training_arguments(recipe: Recipe) -> TrainingArguments:
-    """The Trainer's settings for a recipe."""
+def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
+    """The Trainer's settings for a recipe. views: ways to see each pair; an epoch is one of them of each."""
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(recipe.out / "tensorboard")
     return TrainingArguments(
         output_dir=str(recipe.out / "checkpoints"),
         per_device_train_batch_size=recipe.batch_size,
         gradient_accumulation_steps=recipe.accumulate,
-        num_train_epochs=recipe.epochs,
+        num_train_epochs=recipe.epochs / views,
         max_steps=recipe.max_steps or -1,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="cosine",

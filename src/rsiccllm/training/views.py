@@ -1,0 +1,63 @@
+"""Every way to look at a pair: turned, mirrored, and with its dates swapped, while what is said of it stays true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch.utils.data import Dataset
+
+from rsiccllm.pairs import OpenedPair
+from rsiccllm.training.data import PairDataset
+from rsiccllm.training.packing import Sample
+from rsiccllm.turning import TURNS, Turn, turn_caption, turn_pair
+
+OPPOSITE = {"appear": "disappear", "disappear": "appear"}
+
+TURNED_TASKS = frozenset({"caption", "describe"})
+"""Tasks whose answers are words alone, which turn with the image; a box in pixels does not."""
+
+
+class View(NamedTuple):
+    """One way to look at a pair."""
+
+    turn: Turn
+    swapped: bool = False
+
+    def of(self, sample: Sample) -> Sample:
+        """The sample seen so: images, mask, the places in its answers; with swapped dates the directions of its facts.
+
+        What a caption says of swapped dates is not known to be true, so then there are no answers.
+        """
+        before, after, mask = turn_pair(OpenedPair(sample.images[0], sample.images[1], sample.mask), self.turn)
+        if not self.swapped:
+            answers = [turn_caption(answer, self.turn) for answer in sample.answers]
+            return replace(sample, images=[before, after], answers=answers, mask=mask)
+        facts = None if sample.facts is None else [(thing, OPPOSITE[direction]) for thing, direction in sample.facts]
+        return replace(sample, images=[after, before], answers=[], mask=mask, facts=facts)
+
+
+class Views(Dataset):
+    """Every view of every pair of a dataset: 8 times as long, or 16 with swapped dates.
+
+    An index names pair and view, so a stopped run that goes on sees what it would have seen.
+    """
+
+    def __init__(self, pairs: PairDataset, swapped: bool) -> None:
+        self.pairs = pairs
+        self.views = [View(turn, dates) for turn in TURNS for dates in ((False, True) if swapped else (False,))]
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """As in PairDataset."""
+        return self.pairs.seen
+
+    def __len__(self) -> int:
+        return len(self.views) * len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        number, view = divmod(index, len(self.views))
+        record, sample = self.pairs.records[number], self.pairs[number]
+        # A dialogue's earlier turns would have to be turned with it; a box cannot be by its words.
+        fixed = sample.answers and (sample.history or getattr(record, "task", "caption") not in TURNED_TASKS)
+        return sample if fixed else self.views[view].of(sample)
