@@ -219,28 +219,33 @@ def test_what_is_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -
         Review(root)
 
 
+def arrive(browser: Browser, path: str) -> None:
+    """Wait until the page is there and its keys work: a key pressed before would be lost."""
+    browser.wait(f"location.pathname === '{path}' && document.readyState === 'complete'")
+
+
 def test_by_keyboard_in_a_real_browser(served: Served, root: Path, tmp_path: Path) -> None:
     with Browser() as browser:
         browser.open(served.address)
         browser.wait("document.activeElement.tagName === 'INPUT'")
         browser.type("Zoë <b>")
         browser.press("Enter")
-        browser.wait("location.pathname === '/item/0'")
+        arrive(browser, "/item/0")
         browser.press("a")
-        browser.wait("location.pathname === '/item/1'")
+        arrive(browser, "/item/1")
         browser.press("ArrowLeft")
-        browser.wait("location.pathname === '/item/0'")
+        arrive(browser, "/item/0")
         assert "you: accept" in browser.run("document.body.innerText")
         browser.press("ArrowRight")
-        browser.wait("location.pathname === '/item/1'")
+        arrive(browser, "/item/1")
         browser.press("r")
-        browser.wait("location.pathname === '/item/2'")
+        arrive(browser, "/item/2")
         browser.press("e")
         assert browser.run("document.activeElement.tagName") == "TEXTAREA"
         browser.run("document.activeElement.select()")
         browser.type("a barn is removed: a, r and e are letters here")
         browser.press("Enter", control=True)
-        browser.wait("location.pathname === '/done'")
+        arrive(browser, "/done")
         place = served.place("p1/caption")
         browser.open(f"{served.address}item/{place}?by=Zo%C3%AB")
         assert browser.run("document.title") == "Review", "markup of a caption ran"
