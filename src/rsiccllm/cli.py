@@ -574,13 +574,14 @@ def bench_judge(
 
 @bench_app.command("probe")
 def bench_probe(
-    model: Annotated[str, typer.Option(help="a run's folder, a checkpoint folder or a hub name")],
+    model: Annotated[str, typer.Option(help="a run's folder, a checkpoint folder, a hub name, or endpoint:URL#MODEL")],
     data: Annotated[str, typer.Option(help=SPEC_HELP)],
     out: Out,
     split: Annotated[str, typer.Option(help="which split to disturb")] = "test",
     pairs: Annotated[int, typer.Option(min=2, help="at most so many pairs, evenly spaced")] = 100,
     probe: Annotated[list[str] | None, typer.Option(help="only this probe, may be given several times")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="pairs captioned at once")] = 16,
+    base_url: Annotated[str | None, typer.Option(help="--model is served there, by the API of OpenAI")] = None,
 ) -> None:
     """Caption disturbed pairs, and score them.
 
@@ -590,7 +591,7 @@ def bench_probe(
     from rsiccllm.benchmark.probe_views import probe_table
     from rsiccllm.benchmark.probing import probe_model
 
-    Console().print(probe_table(probe_model(model, data, out, split, pairs, probe, batch_size)))
+    Console().print(probe_table(probe_model(model, data, out, split, pairs, probe, batch_size, base_url)))
 
 
 @app.command("caption")

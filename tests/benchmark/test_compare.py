@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
 
 from rsiccllm.benchmark.baselines import FLAG
 from rsiccllm.benchmark.compare import KINDS, compare_rows, size_note
 from rsiccllm.benchmark.copied import count_copied, training_captions
-from rsiccllm.benchmark.provenance import check_unseen, parts_of, provenance_of
+from rsiccllm.benchmark.provenance import check_unseen, parts_of
 from rsiccllm.benchmark.rows import Row, score_rows
 from rsiccllm.errors import InputError
 from rsiccllm.records import ImagePair
@@ -92,12 +91,7 @@ def test_a_split_that_was_seen_is_refused() -> None:
         check_unseen("m", {"seen": ["scenes/test"]}, source, test)
 
 
-def test_a_built_folder_stands_for_the_sets_it_was_built_from(tmp_path: Path) -> None:
+def test_a_built_folder_stands_for_the_sets_it_was_built_from() -> None:
     source = ScenesSource(2)
     source.name = "rsici"
     assert parts_of(source, [pair("test", "images/levir-cc/x.before.png")]) == {"levir-cc/test"}
-    assert provenance_of(str(tmp_path)) is None
-    (tmp_path / "config.json").write_text('{"provenance": {"seen": ["levir-cc/test"]}}')
-    assert provenance_of(str(tmp_path)) == {"seen": ["levir-cc/test"]}
-    (tmp_path / "config.json").write_text("{}")
-    assert provenance_of(str(tmp_path)) is None

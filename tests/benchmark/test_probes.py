@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
 
+from chat_server import Act, ChatServer, completion
 from rsiccllm.benchmark.probe_scores import SCORES, score_point
 from rsiccllm.benchmark.probe_views import probe_table
 from rsiccllm.benchmark.probes import PROBES, Case, case_of, undone
@@ -234,3 +237,33 @@ def test_a_checkpoint_is_probed(tiny_checkpoints: dict[str, Path], tmp_path: Pat
     (checkpoint / "config.json").write_text(json.dumps({**config, "provenance": {"seen": ["scenes/test"]}}))
     with pytest.raises(InputError, match="its training saw scenes/test"):
         probe_model(str(checkpoint), spec, tmp_path / "other", "test", 3)
+    (tmp_path / "said.jsonl").write_text('{"id": "x", "caption": "a house"}')
+    with pytest.raises(InputError, match="a file of captions cannot be probed"):
+        probe_model(str(tmp_path / "said.jsonl"), spec, tmp_path / "file", "test", 3)
+
+
+def test_an_endpoint_is_probed(tmp_path: Path) -> None:
+    """Three pairs with one and the same first image: as "same twice" they are one request, and still three answers."""
+    source = Squares(3)
+    for side in ("A", "B"):
+        (tmp_path / "set" / side).mkdir(parents=True)
+    entries = []
+    for pair in source.pairs:
+        opened = source.open(pair)
+        opened.before.save(tmp_path / "set" / "A" / f"{pair.id}.png")
+        opened.after.save(tmp_path / "set" / "B" / f"{pair.id}.png")
+        entries.append({"filename": f"{pair.id}.png", "split": "test", "sentences": pair.captions,
+                        "changeflag": int(bool(pair.changed))})  # fmt: skip
+    (tmp_path / "set" / "captions.json").write_text(json.dumps(entries))
+
+    def act(number: int, request: dict[str, Any]) -> Act:
+        parts = [part["image_url"]["url"] for part in request["messages"][0]["content"] if part["type"] == "image_url"]
+        first, second = (Image.open(io.BytesIO(base64.b64decode(url.partition("base64,")[2]))) for url in parts)
+        return completion(reads_pixels([OpenedPair(first, second, None)])[0])
+
+    with ChatServer(act) as server:
+        name = f"endpoint:{server.url}#pixels"
+        found = probe_model(name, f"folder:{tmp_path / 'set'}", tmp_path / "out", "test", 3, ["same_twice", "flip"])
+    assert found.points["same_twice"][1].scores["flag"].value == 100
+    assert found.points["flip"][1].scores["place_f1"].value == 100
+    assert (tmp_path / "out" / "probes" / "same_twice_1.jsonl").read_text().count("no change has occurred") == 3

@@ -132,10 +132,20 @@ class Checkpoint:
             chunk = pairs[start : start + batch_size]
             yield from zip(chunk, answer([source.open(pair) for pair in chunk]), strict=True)
 
-    def _ours(self, task: str, max_new_tokens: int) -> Callable[[list[OpenedPair]], Iterable[Said]]:
+    @cached_property
+    def _captioner(self) -> Any:
         from rsiccllm.caption.captioner import Captioner
 
-        captioner = Captioner.load(self.name)
+        return Captioner.load(self.name)
+
+    @cached_property
+    def _vlm(self) -> Any:
+        from rsiccllm.benchmark.vlm import VisionLanguageModel
+
+        return VisionLanguageModel.load(self.name)
+
+    def _ours(self, task: str, max_new_tokens: int) -> Callable[[list[OpenedPair]], Iterable[Said]]:
+        captioner = self._captioner
 
         def answer(pairs: list[OpenedPair]) -> Iterable[Said]:
             for found in captioner.caption_all(pairs, len(pairs), task, max_new_tokens):
@@ -144,9 +154,7 @@ class Checkpoint:
         return answer
 
     def _other(self, task: str, max_new_tokens: int) -> Callable[[list[OpenedPair]], Iterable[Said]]:
-        from rsiccllm.benchmark.vlm import VisionLanguageModel
-
-        model = VisionLanguageModel.load(self.name)
+        model = self._vlm
 
         def answer(pairs: list[OpenedPair]) -> Iterable[Said]:
             questions = [((pair.before, pair.after), PROMPTS[task]) for pair in pairs]

@@ -11,14 +11,15 @@ from typing import Any
 
 from PIL import Image
 
+from rsiccllm.benchmark.models import Checkpoint, open_model
+from rsiccllm.benchmark.predict import MAX_NEW_TOKENS
 from rsiccllm.benchmark.predictions import load_predictions
 from rsiccllm.benchmark.probe_scores import Probed, score_point
 from rsiccllm.benchmark.probe_views import draw_probes
 from rsiccllm.benchmark.probes import PROBES, Case, Probe, case_of
-from rsiccllm.benchmark.provenance import check_unseen, provenance_of
+from rsiccllm.benchmark.provenance import check_unseen
 from rsiccllm.errors import InputError
-from rsiccllm.files import atomic_write, read_json, sha256, write_json
-from rsiccllm.model.checkpoint import resolve_checkpoint
+from rsiccllm.files import atomic_write, read_json, write_json
 from rsiccllm.pairs import OpenedPair
 from rsiccllm.progress import track
 from rsiccllm.records import ImagePair
@@ -84,26 +85,53 @@ def run_probes(
 
 
 def probe_model(
-    model: str, spec: str, out: Path, split: str, limit: int, names: Sequence[str] | None = None, batch_size: int = 16
+    model: str,
+    spec: str,
+    out: Path,
+    split: str,
+    limit: int,
+    names: Sequence[str] | None = None,
+    batch_size: int = 16,
+    base_url: str | None = None,
 ) -> Probed:
-    """`run_probes` of a checkpoint on at most `limit` evenly spaced pairs of a split of a source."""
-    from rsiccllm.caption.captioner import Captioner as Loaded
+    """`run_probes` of any model of `open_model` on at most `limit` evenly spaced pairs of a split of a source.
 
+    Raises InputError for a file of captions, whose maker cannot be asked again.
+    """
     source = open_source(spec)
     pairs = source.select(split)
     _chosen(names)
-    checkpoint = resolve_checkpoint(model)
-    check_unseen(model, provenance_of(checkpoint), source, pairs)
-    captioner = Loaded.load(checkpoint)
-    folder = Path(checkpoint)
-    weights = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
-    identity = {"weights": weights} if folder.is_dir() else {"hub": model}
+    opened = open_model(model, out / "probes" / "answers.jsonl", base_url)
+    if opened.identity["kind"] == "file":
+        raise InputError(
+            f"{model}: a file of captions cannot be probed; expected a model that captions disturbed pairs"
+        )
+    if isinstance(opened, Checkpoint):
+        check_unseen(model, opened.provenance, source, pairs)
 
-    def caption(opened: list[OpenedPair]) -> list[str]:
-        return [found.caption for found in captioner.caption_all(opened, batch_size)]
+    def caption(disturbed: list[OpenedPair]) -> list[str]:
+        held = _Held(disturbed)
+        said = opened.caption_all(held, held.pairs, "caption", MAX_NEW_TOKENS["caption"], batch_size)
+        captions = {pair.id: answer.caption for pair, answer in said}  # not always in order
+        return [captions[pair.id] for pair in held.pairs]
 
     step = max(1, len(pairs) // limit)
-    return run_probes(caption, source, pairs[::step][:limit], out, identity, names, batch_size)
+    return run_probes(caption, source, pairs[::step][:limit], out, opened.identity, names, batch_size)
+
+
+class _Held(Source):
+    """Pairs that are in memory, for models that open what they caption."""
+
+    name = "probe"
+
+    def __init__(self, pairs: Sequence[OpenedPair]) -> None:
+        records = [ImagePair(id=str(number), before="before", after="after") for number in range(len(pairs))]
+        super().__init__(Path(), records)
+        self.held = pairs
+
+    def open(self, pair: ImagePair) -> OpenedPair:
+        """The pair as it was given."""
+        return self.held[int(pair.id)]
 
 
 def _disturbed(source: Source, pairs: Sequence[ImagePair], row: int, probe: Probe | None, strength: float) -> Case:

@@ -7,20 +7,11 @@ repositories pick theirs so). Training writes what it saw into the model's confi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from rsiccllm.errors import InputError
-from rsiccllm.files import read_json
 from rsiccllm.records import ImagePair
 from rsiccllm.sources.base import Source
-
-
-def provenance_of(checkpoint: str) -> Mapping[str, Any] | None:
-    """What training wrote of itself into a checkpoint folder's config.json; None for a model of others."""
-    path = Path(checkpoint) / "config.json"
-    found = read_json(path).get("provenance") if path.is_file() else None
-    return found if isinstance(found, dict) else None
 
 
 def parts_of(source: Source, pairs: Iterable[ImagePair]) -> frozenset[str]:
