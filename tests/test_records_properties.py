@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from rsiccllm.errors import InputError
 from rsiccllm.facts import Direction, Fact, Object, Place, Quantity
 from rsiccllm.files import inside, read_jsonl, write_jsonl
+from rsiccllm.model.variants import VARIANTS
 from rsiccllm.records import ImagePair, Instruction, Preference, Rejected
 from rsiccllm.training.recipe import DNPORecipe, Recipe, SFTRecipe, load_recipe
 
@@ -148,7 +149,7 @@ def recipes(kind: type[Recipe]) -> st.SearchStrategy[dict[str, Any]]:
     if kind is DNPORecipe:
         numbers |= {"beta": st.floats(1e-3, 10), "kl_weight": st.floats(0, 10), "max_rejected": st.integers(1, 9)}
     else:
-        numbers |= {"map_weight": st.floats(0, 10), "variant": st.sampled_from(["none", "change_map"])}
+        numbers |= {"map_weight": st.floats(0, 10), "variant": st.sampled_from(VARIANTS)}
     required = {"model": words, "data": paths, "out": paths, "learning_rate": numbers.pop("learning_rate")}
     return st.fixed_dictionaries(required, optional=numbers)
 
