@@ -105,7 +105,7 @@ def run(work: Path, arm: str, pairs: int, seed: int, steps: int, cases: list[Cas
     if not (work / "random" / "config.json").exists():
         new_model(first, work / "random")
     start = train_base(work / "random", first, work / "base", BASE_STEPS)
-    out = work / f"{arm.replace(', ', '_').replace(' ', '_')}_{pairs}_{seed}"
+    out = work / f"{arm.replace(', ', '_').replace(' ', '_')}_{pairs}_{seed}_{steps}"
     begin = time.monotonic()
     if arm == "ours, map first":
         start = train_difference(
