@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from rsiccllm.errors import InputError
@@ -29,7 +30,7 @@ from rsiccllm.training.dnpo import train_dnpo
 from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import DNPORecipe, SFTRecipe
 from rsiccllm.training.sft import train_sft
-from rsiccllm.training.trainer import newest_checkpoint
+from rsiccllm.training.trainer import load_to_train, newest_checkpoint
 
 COMMON = {"batch_size": 4, "learning_rate": 1e-3, "log_steps": 1, "save_steps": 2, "warmup_steps": 2}
 
@@ -102,6 +103,31 @@ def test_lora_trains_adapters_and_merges_them(
     train_dnpo(dnpo)
     first = json.loads((dnpo.out / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert first["dpo_loss"] == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_under_lora_and_bf16_what_is_frozen_is_held_in_bf16_and_what_learns_in_float32(
+    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base = str(tiny_checkpoints["qwen2_5_vl"])
+    light = {**COMMON, "lora_rank": 4, "bf16": True, "train_vision": False}
+    sft = SFTRecipe(model=base, data=data[0], out=tmp_path / "sft", max_steps=6, **light)
+    model = load_to_train(base, sft, "ours")
+    held = {weight.requires_grad: set[torch.dtype]() for weight in model.parameters()}
+    for weight in model.parameters():
+        held[weight.requires_grad].add(weight.dtype)
+    assert held[True] == {torch.float32}
+    # The base's own weights; PEFT also keeps the difference path as it was, frozen.
+    assert model.model.model.language_model.embed_tokens.weight.dtype is torch.bfloat16
+    assert model.model.model.visual.patch_embed.proj.weight.dtype is torch.bfloat16
+    train_sft(sft)
+    found = losses(sft.out)
+    assert found[-1] < found[0]
+    dnpo = DNPORecipe(model=str(sft.out), data=data[1], out=tmp_path / "dnpo", max_steps=2, **light)
+    train_dnpo(dnpo)
+    first = json.loads((dnpo.out / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    # Policy and reference are computed in one precision: still log 2.
+    assert first["dpo_loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert first["reverse_kl"] == pytest.approx(0, abs=1e-4)
 
 
 def test_a_killed_run_ends_as_an_undisturbed_one(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from rsiccllm.training.recipe import DNPORecipe
 from rsiccllm.training.trainer import (
     StageTrainer,
     claim_output,
-    prepare_weights,
+    load_to_train,
     train_and_save,
 )
 
@@ -54,13 +53,13 @@ class DNPOTrainer(StageTrainer):
 
     @torch.no_grad()
     def _reference_logits(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        if self.reference is not None:
-            with self.compute_loss_context_manager():
+        # In the policy's own precision, or the two would differ before the first update.
+        with self.accelerator.autocast():
+            if self.reference is not None:
                 return self.reference(**inputs).logits
-        unwrapped = self.accelerator.unwrap_model(model)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(unwrapped.disable_adapter())
-            return unwrapped(**inputs).logits
+            unwrapped = self.accelerator.unwrap_model(model)
+            with unwrapped.disable_adapter():
+                return unwrapped(**inputs).logits
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -108,7 +107,7 @@ def train_dnpo(recipe: DNPORecipe) -> Path:
 
     dataset = PairDataset(recipe.data, records, answers)
     reference = None if recipe.lora_rank else load_model(checkpoint)
-    model = prepare_weights(load_model(checkpoint), recipe)
+    model = load_to_train(checkpoint, recipe)
     collator = PackingCollator(processor, recipe.max_tokens)
     check_lengths(dataset, collator)
     trainer = DNPOTrainer(recipe, model, processor, dataset, collator, reference=reference)

@@ -11,7 +11,6 @@ from transformers import set_seed
 from rsiccllm.model.checkpoint import resolve_checkpoint
 from rsiccllm.model.difference import fact_loss, map_loss
 from rsiccllm.model.processor import load_processor
-from rsiccllm.model.vlm import load_model
 from rsiccllm.records import INSTRUCTIONS, Instruction, Preference
 from rsiccllm.training.data import PairDataset, check_lengths, load_records
 from rsiccllm.training.packing import PackingCollator
@@ -19,7 +18,7 @@ from rsiccllm.training.recipe import SFTRecipe
 from rsiccllm.training.trainer import (
     StageTrainer,
     claim_output,
-    prepare_weights,
+    load_to_train,
     train_and_save,
 )
 from rsiccllm.training.views import Views
@@ -73,7 +72,7 @@ def train_sft(recipe: SFTRecipe) -> Path:
         return record.answers[: recipe.max_answers]
 
     dataset = PairDataset(recipe.data, records, answers)
-    model = prepare_weights(load_model(checkpoint, recipe.variant), recipe)
+    model = load_to_train(checkpoint, recipe, recipe.variant)
     collator = PackingCollator(processor, recipe.max_tokens)
     check_lengths(dataset, collator)
     trainer = SFTTrainer(recipe, model, processor, Views(dataset, swapped=False) if recipe.turns else dataset, collator)

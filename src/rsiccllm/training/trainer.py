@@ -27,6 +27,7 @@ from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write, read_json, sha256, write_json
 from rsiccllm.model.checkpoint import save_model
 from rsiccllm.model.processor import PairProcessor
+from rsiccllm.model.variants import Variant
 from rsiccllm.model.vlm import load_model
 from rsiccllm.training.bar import TrainingBar
 from rsiccllm.training.recipe import AnswerRecipe, Recipe
@@ -275,10 +276,20 @@ def _has_adapters(model: Any) -> bool:
     return hasattr(model, "merge_and_unload")
 
 
-def prepare_weights(model: Any, recipe: AnswerRecipe) -> Any:
-    """Freeze what the recipe does not train and add LoRA where it asks for it. The difference path always learns."""
+def load_to_train(checkpoint: str, recipe: AnswerRecipe, variant: Variant | None = None) -> Any:
+    """The model with what the recipe does not train frozen, and LoRA where it asks for it. The difference path learns.
+
+    Frozen weights are never updated, so under LoRA with bf16 they are held in bf16: half the memory, and what autocast
+    computes with anyway. Whatever learns is held in float32, because small updates are lost in bf16.
+    """
+    light = recipe.bf16 and recipe.lora_rank is not None
+    model = load_model(checkpoint, variant, torch.bfloat16 if light else torch.float32)
+    if model.model.difference is not None:
+        model.model.difference.float()
     if not recipe.train_vision:
         model.model.visual.requires_grad_(False)
+    elif light:
+        model.model.visual.float()
     if not recipe.lora_rank:
         return model
     from peft import LoraConfig, get_peft_model
