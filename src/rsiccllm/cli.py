@@ -311,6 +311,33 @@ def train_difference_command(
     print(train_difference(settings))
 
 
+@train_app.command("plan")
+def train_plan_command(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    stage: Annotated[Literal["sft", "dnpo"], typer.Option(help="which stage the recipe is for")] = "sft",
+) -> None:
+    """What a recipe will take, before anything is loaded.
+
+    Parameters, tokens, updates; memory and time as estimates for named GPUs.
+
+    \b
+    Example:
+      rsiccllm train plan recipes/qwen2_5_vl_7b_lora_sft.yaml data=runs/levir
+    """
+    from rsiccllm.training.recipe import DNPORecipe, SFTRecipe, load_recipe
+
+    settings: SFTRecipe | DNPORecipe
+    if stage == "sft":
+        settings = load_recipe(recipe, SFTRecipe, overrides or [])
+    else:
+        settings = load_recipe(recipe, DNPORecipe, overrides or [])
+    _quiet()
+    from rsiccllm.training.plan import plan
+
+    Console().print(plan(settings))
+
+
 @train_app.command("sft")
 def train_sft_command(
     recipe: RecipePath, overrides: Overrides = None, fields: Annotated[bool, _fields("SFTRecipe")] = False

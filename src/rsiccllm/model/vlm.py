@@ -30,6 +30,7 @@ from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from rsiccllm.errors import InputError
+from rsiccllm.model.checkpoint import load_config
 from rsiccllm.model.difference import ChangeMap, DifferencePath, ZeroLinear
 from rsiccllm.model.fusion import Fusion
 from rsiccllm.model.variants import VARIANTS, Variant
@@ -239,24 +240,7 @@ def load_model(checkpoint: str | Path, variant: Variant | None = None, dtype: to
     Raises InputError where there is no checkpoint, or it is of another architecture.
     """
     name = str(checkpoint)
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name}: no model could be loaded ({str(error).splitlines()[0]})") from None
-    if config.model_type not in _CLASSES:
-        raise InputError(
-            f"{name}: model type {config.model_type!r} is not supported, expected one of {sorted(_CLASSES)}"
-        )
-    config_class, model_class = _CLASSES[config.model_type]
-    if not isinstance(config, config_class):
-        fields = config.to_dict()
-        fields.pop("model_type")
-        config = config_class(**fields)
-    held = (config.difference or {}).get("variant", "none")
-    if variant is not None and held not in {"none", variant}:
-        raise InputError(f"{name}: was trained with variant {held!r}, expected {variant!r} or a base without one")
-    if variant is not None:
-        config.difference = {**(config.difference or {}), "variant": variant}
+    config, model_class = _config_of(name, variant)
     try:
         model, report = model_class.from_pretrained(
             name, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
@@ -273,3 +257,33 @@ def load_model(checkpoint: str | Path, variant: Variant | None = None, dtype: to
             f"{name}: the weights do not fit the model (first: {(missing or sorted(report['unexpected_keys']))[0]})"
         )
     return model
+
+
+def empty_model(checkpoint: str | Path, variant: Variant | None = None) -> Any:
+    """The model without weights (on torch's meta device): its parts and their sizes, from the configuration alone.
+
+    Arguments and errors as for `load_model`.
+    """
+    config, model_class = _config_of(str(checkpoint), variant)
+    with torch.device("meta"):
+        return model_class(config)
+
+
+def _config_of(name: str, variant: Variant | None) -> tuple[Any, Any]:
+    """Our configuration of a checkpoint, ours or plain, with the difference path asked for, and the model's class."""
+    config = load_config(name)
+    if config.model_type not in _CLASSES:
+        raise InputError(
+            f"{name}: model type {config.model_type!r} is not supported, expected one of {sorted(_CLASSES)}"
+        )
+    config_class, model_class = _CLASSES[config.model_type]
+    if not isinstance(config, config_class):
+        fields = config.to_dict()
+        fields.pop("model_type")
+        config = config_class(**fields)
+    held = (config.difference or {}).get("variant", "none")
+    if variant is not None and held not in {"none", variant}:
+        raise InputError(f"{name}: was trained with variant {held!r}, expected {variant!r} or a base without one")
+    if variant is not None:
+        config.difference = {**(config.difference or {}), "variant": variant}
+    return config, model_class

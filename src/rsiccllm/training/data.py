@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,21 +84,29 @@ def load_records(root: Path, filename: str, record: type[Record], split: str) ->
     return records
 
 
-def check_lengths(dataset: PairDataset, collator: PackingCollator) -> int:
-    """Pack the longest row and return its tokens: one that is too long is told before training starts, by InputError.
+def row_lengths(dataset: PairDataset, collator: PackingCollator, indices: Iterable[int]) -> list[tuple[int, int, int]]:
+    """(image tokens, other tokens of the prompt, tokens of all answers) of rows, about; no pixel is decoded for it.
 
-    Which row that is follows from the sizes of the images and the tokens of what is asked and answered; no pixel is
-    decoded for it.
+    What the chat template adds is not counted: the rows are compared with one another, and its part is small.
     """
     patches = collator.processor.image_processor.get_number_of_image_patches
     merged = collator.processor.image_processor.merge_size**2
 
-    def tokens(index: int) -> int:
+    def count(texts: Iterable[str]) -> int:
+        return sum(len(collator.processor.encode_answer(text)) for text in texts)
+
+    lengths = []
+    for index in indices:
         record = dataset.records[index]
         width, height = probe_image(inside(dataset.root, record.before))
         history = record.history if isinstance(record, Instruction) else []
         asked = [record.prompt, *(text for turn in history for text in (turn.question, turn.answer))]
-        words = sum(len(collator.processor.encode_answer(text)) for text in (*asked, *dataset.answers(record)))
-        return 2 * patches(height, width) // merged + words
+        lengths.append((2 * patches(height, width) // merged, count(asked), count(dataset.answers(record))))
+    return lengths
 
-    return int(collator([dataset[max(range(len(dataset)), key=tokens)]])["input_ids"].shape[1])
+
+def check_lengths(dataset: PairDataset, collator: PackingCollator) -> int:
+    """Pack the longest row and return its tokens. InputError tells one that is too long before training starts."""
+    lengths = row_lengths(dataset, collator, range(len(dataset)))
+    longest = max(range(len(dataset)), key=lambda index: sum(lengths[index]))
+    return int(collator([dataset[longest]])["input_ids"].shape[1])

@@ -92,20 +92,24 @@ class DNPOTrainer(StageTrainer):
         return (loss, output) if return_outputs else loss
 
 
-def train_dnpo(recipe: DNPORecipe) -> Path:
-    """Run a recipe, or what is left of it. Returns the folder of the finished model."""
-    if claim_output(recipe):
-        return recipe.out / "model"
-    records = load_records(recipe.data, PREFERENCES, Preference, recipe.split)
-    set_seed(recipe.seed)  # fresh difference weights and adapters are drawn from it
-    checkpoint = resolve_checkpoint(recipe.model)
-    processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
+def dnpo_dataset(recipe: DNPORecipe) -> PairDataset:
+    """The rows that a recipe trains on, the chosen answer first. Raises InputError where they are missing or broken."""
 
     def answers(record: Instruction | Preference) -> list[str]:
         assert isinstance(record, Preference)
         return [record.chosen, *(answer.text for answer in record.rejected[: recipe.max_rejected])]
 
-    dataset = PairDataset(recipe.data, records, answers)
+    return PairDataset(recipe.data, load_records(recipe.data, PREFERENCES, Preference, recipe.split), answers)
+
+
+def train_dnpo(recipe: DNPORecipe) -> Path:
+    """Run a recipe, or what is left of it. Returns the folder of the finished model."""
+    if claim_output(recipe):
+        return recipe.out / "model"
+    dataset = dnpo_dataset(recipe)
+    set_seed(recipe.seed)  # fresh difference weights and adapters are drawn from it
+    checkpoint = resolve_checkpoint(recipe.model)
+    processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
     reference = None if recipe.lora_rank else load_model(checkpoint)
     model = load_to_train(checkpoint, recipe)
     collator = PackingCollator(processor, recipe.max_tokens)

@@ -58,20 +58,24 @@ class SFTTrainer(StageTrainer):
         return (loss, output) if return_outputs else loss
 
 
-def train_sft(recipe: SFTRecipe) -> Path:
-    """Run a recipe, or what is left of it. Returns the folder of the finished model."""
-    if claim_output(recipe):
-        return recipe.out / "model"
-    records = load_records(recipe.data, INSTRUCTIONS, Instruction, recipe.split)
-    set_seed(recipe.seed)  # fresh difference weights and adapters are drawn from it
-    checkpoint = resolve_checkpoint(recipe.model)
-    processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
+def sft_dataset(recipe: SFTRecipe) -> PairDataset:
+    """The rows that a recipe trains on. Raises InputError where they are not there or broken."""
 
     def answers(record: Instruction | Preference) -> list[str]:
         assert isinstance(record, Instruction)
         return record.answers[: recipe.max_answers]
 
-    dataset = PairDataset(recipe.data, records, answers)
+    return PairDataset(recipe.data, load_records(recipe.data, INSTRUCTIONS, Instruction, recipe.split), answers)
+
+
+def train_sft(recipe: SFTRecipe) -> Path:
+    """Run a recipe, or what is left of it. Returns the folder of the finished model."""
+    if claim_output(recipe):
+        return recipe.out / "model"
+    dataset = sft_dataset(recipe)
+    set_seed(recipe.seed)  # fresh difference weights and adapters are drawn from it
+    checkpoint = resolve_checkpoint(recipe.model)
+    processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
     model = load_to_train(checkpoint, recipe, recipe.variant)
     collator = PackingCollator(processor, recipe.max_tokens)
     check_lengths(dataset, collator)

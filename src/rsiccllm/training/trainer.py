@@ -290,6 +290,11 @@ def load_to_train(checkpoint: str, recipe: AnswerRecipe, variant: Variant | None
         model.model.visual.requires_grad_(False)
     elif light:
         model.model.visual.float()
+    return with_adapters(model, recipe)
+
+
+def with_adapters(model: Any, recipe: AnswerRecipe) -> Any:
+    """LoRA on the language model's linear layers where the recipe asks for it; the difference path stays whole."""
     if not recipe.lora_rank:
         return model
     from peft import LoraConfig, get_peft_model
