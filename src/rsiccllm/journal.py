@@ -1,0 +1,93 @@
+"""A file that only grows: one JSON object a line, written before the work goes on, so that a kill loses none."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rsiccllm.errors import InputError
+
+
+class Journal:
+    """Append-only JSON Lines under an exclusive lock.
+
+    A line is handed to the operating system whole before `append` returns: kill -9 loses nothing that was appended. A
+    last line that a kill or a full disk cut short is dropped when the file is opened again. One process at a time:
+    a second one is refused with InputError.
+
+    Args:
+        path: created with its folders where absent.
+        sync_every: seconds between two forced writes to the disk itself (what a power cut could lose); 0: every line.
+    """
+
+    def __init__(self, path: Path | str, sync_every: float = 0.0) -> None:
+        self.path = Path(path)
+        self._sync_every = sync_every
+        self._synced = time.monotonic()
+        self._guard = threading.Lock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise InputError(f"{self.path}: is in use by another run") from None
+        self._drop_torn_line()
+
+    def _drop_torn_line(self) -> None:
+        size = os.fstat(self._file).st_size
+        end = size
+        while end > 0:
+            begin = max(0, end - 65536)
+            newline = os.pread(self._file, end - begin, begin).rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
+                break
+            end = begin
+        if end < size:
+            os.ftruncate(self._file, end)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Every object, in the order of writing. Raises InputError naming the line that is none."""
+        with self.path.open("rb") as handle:
+            for number, line in enumerate(handle, start=1):
+                try:
+                    value = json.loads(line)
+                except ValueError:
+                    value = None
+                if not isinstance(value, dict):
+                    raise InputError(f"{self.path}:{number}: not a JSON object; the file was edited or damaged")
+                yield value
+
+    def append(self, line: dict[str, Any]) -> None:
+        """Write one object. Safe from several threads. Raises InputError where the disk takes no more."""
+        data = (json.dumps(line, separators=(",", ":")) + "\n").encode("ascii")
+        with self._guard:
+            before = os.fstat(self._file).st_size
+            try:
+                while data:
+                    data = data[os.write(self._file, data) :]
+                now = time.monotonic()
+                if now - self._synced >= self._sync_every:
+                    os.fsync(self._file)
+                    self._synced = now
+            except OSError as error:
+                os.ftruncate(self._file, before)  # a half line would spoil the next one
+                raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+
+    def close(self) -> None:
+        """Force what was written to the disk and let go of the lock. A second call does nothing."""
+        with self._guard:
+            if self._file >= 0:
+                os.fsync(self._file)
+                os.close(self._file)
+                self._file = -1
