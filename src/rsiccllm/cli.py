@@ -275,22 +275,40 @@ def rsici_review(
 def rsicp_build(
     data: Annotated[Path, typer.Option(help="a folder that `rsici build` wrote")],
     out: Out,
-    negatives: Annotated[int, typer.Option(min=1, help="rejected answers a pair, at most")] = 3,
-    variant: Annotated[Literal["paper", "ours"], typer.Option(help="paper: key-word swaps alone")] = "ours",
+    model: Annotated[str | None, typer.Option(help="an SFT checkpoint to draw filtering negatives from")] = None,
+    negatives: Annotated[int, typer.Option(min=1, help="rejected answers a pair of each source, at most")] = 3,
+    samples: Annotated[int, typer.Option(min=1, help="K, answers drawn for a pair")] = 8,
+    window: Annotated[
+        tuple[float, float] | None, typer.Option(help="tau1 tau2: the similarities kept (default: by --keep-share)")
+    ] = None,
+    keep_share: Annotated[float, typer.Option(help="sets the window so that this share of wrong samples stays")] = 0.8,
+    temperature: Annotated[float, typer.Option(help="of the draw")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="share of probability drawn from")] = 0.95,
+    variant: Annotated[
+        Literal["paper", "ours"], typer.Option(help="paper: filtering and key-word swaps alone")
+    ] = "ours",
+    task: Annotated[Literal["caption", "describe"], typer.Option(help="short sentences or long texts")] = "caption",
+    words: Annotated[Path | None, typer.Option(help="a YAML file of word groups of your own, merged over ours")] = None,
     split: Annotated[str, typer.Option(help="which split")] = "train",
     seed: Annotated[int, typer.Option(help="other negatives for another seed")] = 0,
 ) -> None:
-    """Build preference data by replacing key words.
+    """Build preference data: a right answer and wrong ones.
 
-    For each pair one of its right answers, and wrong ones made of it. Stopped, it goes on when called again.
+    Wrong ones are the model's own that lie in the window, and right ones with key words swapped (without --model the
+    second alone). Stopped, it goes on when called again.
 
     \b
     Example:
-      rsiccllm rsicp build --data runs/levir --out runs/levir_rsicp
+      rsiccllm rsicp build --model runs/levir_sft --data runs/levir \\
+        --out runs/levir_rsicp
     """
+    if model is not None:
+        _quiet()
     from rsiccllm.rsicp.build import build_rsicp
 
-    counts = build_rsicp(data, out, negatives, variant, split, seed)
+    counts = build_rsicp(
+        data, out, negatives, variant, split, seed, task, model, samples, window, keep_share, temperature, top_p, words
+    )
     print(f"{out}: " + _counted(counts))
 
 

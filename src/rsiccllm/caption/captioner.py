@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rsiccllm.caption.generate import generate_answers
 from rsiccllm.model.checkpoint import resolve_checkpoint
+from rsiccllm.model.generate import generate_answers
 from rsiccllm.model.processor import PairProcessor, load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.pairs import OpenedPair, open_pair

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from rsiccllm.errors import InputError
+from rsiccllm.files import sha256
 
 
 def load_config(name: str) -> Any:
@@ -46,3 +48,12 @@ def resolve_checkpoint(name: str) -> str:
     if not Path(name).exists() and (name.count("/") != 1 or Path(name).parent.exists()):
         raise InputError(f"{name}: no such model; expected a folder that training wrote, or a hub name ORG/NAME")
     return name
+
+
+def weights_digest(checkpoint: str) -> str:
+    """What tells one set of weights from another: a digest of a folder's safetensors files; a hub name is its own."""
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return checkpoint
+    parts = [f"{path.name}:{sha256(path)}" for path in sorted(folder.glob("*.safetensors"))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

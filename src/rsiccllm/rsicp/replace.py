@@ -15,9 +15,9 @@ from typing import Literal
 
 from rsiccllm.facts import Support, facts_of, parse, support
 from rsiccllm.grammar import Reading, read
+from rsiccllm.keywords import similarity
 from rsiccllm.phrases import STOP, VERB
 from rsiccllm.records import Rejected
-from rsiccllm.rsicp.keywords import similarity
 from rsiccllm.rsicp.swaps import ARTICLES, ORDER, STRICT, Edit, Kind, find_swaps, fits
 from rsiccllm.words import Words, load_words
 
@@ -72,7 +72,7 @@ def replacements(
         return []
     rng = random.Random(f"{seed}:{references[0]}")
     known = support(references, words)
-    right = {_plain(reference) for reference in references}
+    right = {plain(reference) for reference in references}
     found: list[Rejected] = []
     changed = bool(known.facts)
     room = count - 1 if variant == "ours" and changed and count > 1 else count
@@ -80,21 +80,23 @@ def replacements(
         found += _swapped(references, known, room, rng, dict(weights or WEIGHTS), words, right)
     if variant == "ours" and changed and (count > 1 or not found):
         text = _styled(rng.choice(words.no_change), references[0])
-        found.append(_rejected(text, "no_change", [], references, words))
+        found.append(rejected_answer(text, "no_change", [], references, words))
     if variant == "ours" and not changed and any(parse(reference, words).changed is False for reference in references):
         for _ in range(count * 4):
             text = _styled(_invented(rng, words), references[0])
-            if len(found) < count and _plain(text) not in right:
-                right.add(_plain(text))
-                found.append(_rejected(text, "invented", [], references, words))
+            if len(found) < count and plain(text) not in right:
+                right.add(plain(text))
+                found.append(rejected_answer(text, "invented", [], references, words))
     return found
 
 
-def _rejected(text: str, kind: str, changed: list[str], references: list[str], words: Words) -> Rejected:
+def rejected_answer(text: str, kind: str, changed: list[str], references: list[str], words: Words) -> Rejected:
+    """A negative with its similarity to the references."""
     return Rejected(text=text, kind=kind, changed=changed, similarity=round(similarity(text, references, words), 4))
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Lower case, single blanks, no full stops: what two texts that say the same word for word have in common."""
     return " ".join(text.lower().replace(".", " ").split())
 
 
@@ -128,13 +130,13 @@ def _swapped(
         for _ in range(rng.randint(sentences // 3, sentences // 2) if sentences > 2 else 0):
             kinds.append(rng.choice([kind for kind in ORDER if edits[kind]]))
         chosen = _choose(kinds, edits, rng)
-        text = _apply(reading, reference, chosen)
-        if not chosen or _plain(text) in right or not _wrong(text, own, known, words):
+        text = apply_edits(reading, reference, chosen)
+        if not chosen or plain(text) in right or not _wrong(text, own, known, words):
             continue
-        right.add(_plain(text))
+        right.add(plain(text))
         name = "+".join(kind for kind in ORDER if any(edit.kind == kind for edit in chosen))
         changed = [f"{edit.said[0]} -> {edit.said[1]}" for edit in chosen]
-        found.append(_rejected(text, f"replace:{name}", changed, references, words))
+        found.append(rejected_answer(text, f"replace:{name}", changed, references, words))
     return found
 
 
@@ -166,7 +168,7 @@ def _choose(kinds: list[Kind], edits: dict[Kind, list[Edit]], rng: random.Random
     return chosen if set(kinds[:1]) <= {edit.kind for edit in chosen} else []
 
 
-def _apply(reading: Reading, text: str, chosen: list[Edit]) -> str:
+def apply_edits(reading: Reading, text: str, chosen: list[Edit]) -> str:
     """The text with every swap made, right to left so that offsets stay true."""
     spans = sorted((span for edit in chosen for span in edit.spans), reverse=True)
     tokens = reading.tokens

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from rsiccllm.rsicp.keywords import bleu, key_words, rouge_1, similarity
+from rsiccllm.keywords import bleu, key_words, rouge_1, similarity
 
 
 @pytest.mark.parametrize(

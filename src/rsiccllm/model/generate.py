@@ -1,0 +1,178 @@
+"""Answers of a model, in batches: the likeliest one, with how sure it was and where it saw change, or many samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
+
+from rsiccllm.model.processor import PairProcessor
+
+Question = tuple[Sequence[Image.Image], str]
+"""Images and the prompt about them."""
+
+
+class Answer(NamedTuple):
+    """text; probability: geometric mean of its tokens' probabilities; change_map: [rows, cols] in 0..1, or None."""
+
+    text: str
+    probability: float
+    change_map: Tensor | None
+
+
+def left_padded(processor: PairProcessor, prompts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Encoded prompts as one batch for generation, padded on the left so that every answer starts at one place."""
+    length = max(len(prompt["input_ids"]) for prompt in prompts)
+    shape = (len(prompts), length)
+    input_ids = torch.full(shape, processor.tokenizer.pad_token_id)
+    attention_mask, types = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        size = len(prompt["input_ids"])
+        input_ids[row, -size:] = prompt["input_ids"]
+        types[row, -size:] = prompt["mm_token_type_ids"]
+        attention_mask[row, -size:] = 1
+    images = {
+        name: torch.cat([prompt[name] for prompt in prompts if name in prompt])
+        for name in ("pixel_values", "image_grid_thw")
+        if any(name in prompt for prompt in prompts)
+    }
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "mm_token_type_ids": types, **images}
+
+
+@torch.inference_mode()
+def generate_answers(
+    model: Any,
+    processor: PairProcessor,
+    questions: Sequence[Question],
+    max_new_tokens: int = 64,
+) -> list[Answer]:
+    """Greedy answers to (images, prompt) questions, as one batch.
+
+    With two images a question, a model that has a change map also returns it.
+    """
+    prompts = [processor.encode_prompt(prompt, images) for images, prompt in questions]
+    batch: dict[str, Any] = {name: value.to(model.device) for name, value in left_padded(processor, prompts).items()}
+    pixels = batch.pop("pixel_values", None)
+    maps: list[Tensor] | None = None
+    if pixels is not None:
+        encoded = model.model.get_image_features(pixels, batch["image_grid_thw"], return_dict=True)
+        batch["mm_encoder_outputs"] = {"image": encoded}
+        maps = getattr(encoded, "maps", None)
+    output = model.generate(
+        **batch,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    new = output.sequences[:, batch["input_ids"].shape[1] :]  # [batch, answer tokens]
+    token = torch.stack([step.float().log_softmax(-1) for step in output.logits], 1)  # [batch, answer tokens, vocab]
+    token = token.gather(-1, new[..., None]).squeeze(-1)
+    written = new != processor.tokenizer.pad_token_id
+    mean = (token * written).sum(1) / written.sum(1).clamp(min=1)
+    texts = processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+    return [
+        Answer(text.strip(), float(mean[row].exp()), None if maps is None else maps[row].float().sigmoid().cpu())
+        for row, text in enumerate(texts)
+    ]
+
+
+def sample_answers(
+    model: Any,
+    processor: PairProcessor,
+    questions: Sequence[Question],
+    seeds: Sequence[int],
+    count: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_new_tokens: int = 64,
+) -> list[list[str]]:
+    """`count` sampled answers to each question, as one batch. Returns one list of `count` texts a question.
+
+    Arguments as for `sample_tokens`. An answer not ended after `max_new_tokens` comes back as "": cut short, it may be
+    a right one that looks wrong.
+    """
+    new = sample_tokens(model, processor, questions, seeds, count, temperature, top_p, max_new_tokens)
+    texts = processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+    ended = (new == processor.tokenizer.eos_token_id).any(1).tolist()
+    kept = [text.strip() if whole else "" for text, whole in zip(texts, ended, strict=True)]
+    return [kept[start : start + count] for start in range(0, len(kept), count)]
+
+
+@torch.inference_mode()
+def sample_tokens(
+    model: Any,
+    processor: PairProcessor,
+    questions: Sequence[Question],
+    seeds: Sequence[int],
+    count: int,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+) -> Tensor:
+    """Tokens of `count` sampled answers to each question. Returns [questions * count, tokens], padded after the end.
+
+    Images and prompts go through the model once; what it remembers of them (the key-value cache) is then repeated for
+    the samples. seeds: one a question; its samples depend on it and not on the rest of the batch, so a run that goes on
+    after a stop draws what it would have drawn. temperature: over 0. top_p: in (0, 1], the share of probability kept.
+    """
+    prompts = [processor.encode_prompt(prompt, images) for images, prompt in questions]
+    batch: dict[str, Any] = {name: value.to(model.device) for name, value in left_padded(processor, prompts).items()}
+    output = model(**batch, use_cache=True, logits_to_keep=1)
+    cache, logits = output.past_key_values, output.logits[:, -1].float()
+    mask = batch["attention_mask"]
+    # The first position after each prompt: M-RoPE counts an image by its sides, and `rope_deltas` is the difference.
+    position = mask.sum(1, keepdim=True) + model.model.rope_deltas.to(mask.device)
+    cache.batch_repeat_interleave(count)
+    logits, mask, position = (value.repeat_interleave(count, 0) for value in (logits, mask, position))
+    draws = torch.from_numpy(
+        np.concatenate([np.random.default_rng(seed).random((count, max_new_tokens)) for seed in seeds])
+    ).to(model.device)  # [questions * count, max_new_tokens], uniform in [0, 1)
+    warpers = [TemperatureLogitsWarper(temperature), *([TopPLogitsWarper(top_p)] if top_p < 1 else [])]
+    end, pad = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
+    done = torch.zeros(len(mask), dtype=torch.bool, device=model.device)
+    new: list[Tensor] = []
+    for step in range(max_new_tokens):
+        for warper in warpers:
+            logits = warper(None, logits)
+        token = draw_tokens(logits.softmax(-1), draws[:, step]).masked_fill(done, pad)
+        new.append(token)
+        done |= token == end
+        if done.all() or step == max_new_tokens - 1:
+            break
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        output = model(
+            input_ids=token[:, None],
+            attention_mask=mask,
+            position_ids=(position + step).expand(3, -1, 1),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits = output.logits[:, -1].float()
+    return torch.stack(new, 1)
+
+
+def draw_tokens(chances: Tensor, draws: Tensor) -> Tensor:
+    """The token of each row at which the summed chances pass its draw. chances: [rows, vocab]; draws: [rows] in [0, 1).
+
+    Sums are in float64 and scaled to end at 1; a token of no chance is never drawn.
+    """
+    summed = chances.double().cumsum(-1)
+    return torch.searchsorted(summed / summed[:, -1:], draws.double()[:, None].contiguous(), right=True).squeeze(1)
+
+
+@contextmanager
+def difference_cut(model: Any) -> Iterator[None]:
+    """The model without its difference path, while the block runs: what it says of the two images alone."""
+    body, path = model.model, model.model.difference
+    body.difference = None
+    try:
+        yield
+    finally:
+        body.difference = path
