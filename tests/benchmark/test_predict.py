@@ -16,8 +16,9 @@ from PIL import Image
 
 from chat_server import Act, ChatServer, completion
 from rsiccllm.benchmark.bench import run_bench
-from rsiccllm.benchmark.models import Checkpoint, Said
+from rsiccllm.benchmark.models import Checkpoint
 from rsiccllm.benchmark.predict import difference, predict
+from rsiccllm.benchmark.said import Said
 from rsiccllm.benchmark.vlm import VisionLanguageModel
 from rsiccllm.errors import InputError
 from rsiccllm.rsici.prompts import PROMPTS

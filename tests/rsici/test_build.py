@@ -87,6 +87,24 @@ def test_a_mistake_leaves_the_folder_free_for_the_call_that_is_right(tmp_path: P
     assert build_rsici(["scenes:4,size=64"], tmp_path / "out")["pairs"] == 4
 
 
+def test_an_image_cut_short_is_refused_and_mended_the_build_goes_on(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for date in ("A", "B"):
+        (tmp_path / "set" / date).mkdir(parents=True)
+        for name in ("one", "two"):
+            Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(tmp_path / f"set/{date}/{name}.png")
+    captions = {name: ["a house is built"] for name in ("one", "two")}
+    (tmp_path / "set" / "captions.json").write_text(json.dumps(captions), encoding="utf-8")
+    broken = tmp_path / "set" / "B" / "two.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"B/two.png: truncated or damaged"):
+        build_rsici([f"folder:{tmp_path / 'set'}"], tmp_path / "out")
+    assert not (tmp_path / "out" / INSTRUCTIONS).exists()
+    broken.write_bytes(whole)
+    assert build_rsici([f"folder:{tmp_path / 'set'}"], tmp_path / "out")["pairs"] == 2
+
+
 def test_names_of_odd_ids_do_not_meet_and_stay_inside() -> None:
     ids = ["a", "a/b", "a_b", "../a", "a b", "ä", "." * 3, "x" * 300]
     names = {safe_name(identifier) for identifier in ids}

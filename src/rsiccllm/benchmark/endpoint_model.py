@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rsiccllm.benchmark.models import Said
+from rsiccllm.benchmark.said import Said
 from rsiccllm.endpoint import Client, Endpoint, NoReply, Request, image_part, text_part
 from rsiccllm.errors import InputError
 from rsiccllm.records import ImagePair

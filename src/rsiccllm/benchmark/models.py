@@ -10,29 +10,16 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
+from typing import Any, Protocol
 
 from rsiccllm.benchmark.predictions import load_predictions
+from rsiccllm.benchmark.said import Said
 from rsiccllm.errors import InputError
 from rsiccllm.files import sha256
 from rsiccllm.pairs import OpenedPair
 from rsiccllm.records import ImagePair
 from rsiccllm.rsici.prompts import PROMPTS
 from rsiccllm.sources.base import Source
-
-
-class Said(NamedTuple):
-    """What a model says of a pair.
-
-    probability: geometric mean of its tokens' probabilities, 0..1; change_map: [height, width] in 0..1, where the model
-    saw change. Both None where a model does not give them.
-    """
-
-    caption: str
-    probability: float | None = None
-    change_map: np.ndarray | None = None
 
 
 class Model(Protocol):

@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from rsiccllm import __version__
-from rsiccllm.benchmark.models import Checkpoint, Model, Said, open_model
+from rsiccllm.benchmark.models import Checkpoint, Model, open_model
 from rsiccllm.benchmark.provenance import check_unseen
+from rsiccllm.benchmark.said import Said
 from rsiccllm.benchmark.tokenise import Tokenisation
 from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write, inside, read_json, sha256, write_json

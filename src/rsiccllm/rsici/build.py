@@ -21,7 +21,7 @@ from rsiccllm.records import PAIRS, ImagePair, Instruction
 from rsiccllm.rsici.card import CARD, Tally, write_card
 from rsiccllm.rsici.gates import check
 from rsiccllm.rsici.journal import NAME as JOURNAL
-from rsiccllm.rsici.journal import Journal
+from rsiccllm.rsici.journal import AnswerJournal
 from rsiccllm.rsici.leaks import Handling, find_leaks, repeated_texts
 from rsiccllm.rsici.output import CHECKSUMS, write_checksums, write_shards
 from rsiccllm.rsici.place import place, placed_paths, safe_name
@@ -114,9 +114,13 @@ def build_rsici(
             return counts
         (out / CHECKSUMS).unlink()
     build, sources = _begin(specs, out, teacher, settings, None if held else wanted)
-    build.run()
-    counts = build.write(wanted, dict(sources))
-    build.journal.close(remove=not counts["unanswered"])
+    done = False
+    try:
+        build.run()
+        counts = build.write(wanted, dict(sources))
+        done = not counts["unanswered"]
+    finally:
+        build.journal.close(remove=done)
     return counts
 
 
@@ -152,7 +156,7 @@ def _begin(
     left = [item for item in items if item.id not in leaks]
     if not left:
         raise InputError(f"{', '.join(specs)}: every pair is a near-duplicate of another split's; see {out}")
-    return _Build(out, teacher, settings, Journal(out), left, len(leaks)), sources
+    return _Build(out, teacher, settings, AnswerJournal(out), left, len(leaks)), sources
 
 
 def _wanted(specs: Sequence[str], teacher: Teacher, settings: BuildSettings) -> dict[str, Any]:
@@ -259,7 +263,13 @@ class _Build:
     """One run of a build: the state that its steps share."""
 
     def __init__(
-        self, out: Path, teacher: Teacher, settings: BuildSettings, journal: Journal, items: list[_Item], leaks: int
+        self,
+        out: Path,
+        teacher: Teacher,
+        settings: BuildSettings,
+        journal: AnswerJournal,
+        items: list[_Item],
+        leaks: int,
     ) -> None:
         self.out, self.teacher, self.settings, self.journal, self.items = out, teacher, settings, journal, items
         self.leaks = leaks

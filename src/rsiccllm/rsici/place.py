@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from rsiccllm.files import inside, link_or_copy
-from rsiccllm.pairs import save_png
+from rsiccllm.pairs import open_image, save_png
 from rsiccllm.records import ImagePair
 from rsiccllm.sources.base import Source
 from rsiccllm.sources.tiles import Tiles
@@ -19,6 +19,7 @@ from rsiccllm.sources.tiles import Tiles
 def place(source: Source, pair: ImagePair, out: Path, label: str) -> ImagePair:
     """Put a pair's images under `out` and return the record that points there. What is there already stays.
 
+    Raises InputError for an image that cannot be decoded to its end, before it is linked.
     label: the folder under `images/`. Masks whose values are classes are written as 0 and 255; others are linked.
     """
     linked, names = _is_linked(source, pair), {"before": pair.before, "after": pair.after, "mask": pair.mask}
@@ -26,6 +27,8 @@ def place(source: Source, pair: ImagePair, out: Path, label: str) -> ImagePair:
     missing = [role for role, path in placed.items() if path and not (out / path).exists()]
     if linked:
         for role in missing:
+            if role != "mask":
+                open_image(inside(source.root, str(names[role])))  # a header may be whole where the rest is cut off
             if role != "mask" or source.plain_mask:
                 link_or_copy(inside(source.root, str(names[role])), out / str(placed[role]))
         if "mask" in missing and not source.plain_mask:
