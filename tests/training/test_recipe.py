@@ -26,6 +26,14 @@ def test_overrides_win_and_exponents_are_numbers(tmp_path: Path) -> None:
     assert (recipe.data, recipe.model) == (Path("2026"), "1e5"), "what is text stays text"
 
 
+def test_a_name_that_looks_like_a_number_stays_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("model: 1e5\ndata: 0E0\nout: 2e-4\nlearning_rate: 1e-4\n", encoding="utf-8")
+    recipe = load_recipe(path, SFTRecipe)
+    assert (recipe.model, recipe.data, recipe.out) == ("1e5", Path("0E0"), Path("2e-4"))
+    assert recipe.learning_rate == 1e-4
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

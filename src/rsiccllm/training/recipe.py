@@ -134,8 +134,12 @@ def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> 
     Raises InputError, naming the file and the field, for an unknown field, an impossible value or broken YAML.
     """
     text = read_text(path)
+    texts = {name for name, field in kind.model_fields.items() if field.annotation in (str, Path)}
     try:
         fields = yaml.load(text, _Loader)
+        if isinstance(fields, dict) and texts & fields.keys():
+            # Where text is expected, 0E0 is a name, as it is for whatever else reads and writes YAML.
+            fields |= {name: value for name, value in yaml.safe_load(text).items() if name in texts}
     except _NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         raise InputError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML") from None
@@ -147,8 +151,7 @@ def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> 
             raise InputError(f"override {override!r}: expected field=value")
         try:
             # A folder may be named 2024, and a shell eats the quotes that would say so.
-            is_text = name in kind.model_fields and kind.model_fields[name].annotation in (str, Path)
-            fields[name] = value if is_text else yaml.load(value, _Loader)
+            fields[name] = value if name in texts else yaml.load(value, _Loader)
         except _NOT_YAML:
             raise InputError(f"override {override!r}: the value is not valid YAML") from None
     where = f"{path} (with {' '.join(overrides)})" if overrides else str(path)
