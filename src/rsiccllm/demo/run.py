@@ -97,6 +97,7 @@ def run_demo(out: Path, quick: bool = False) -> Path:
         max_steps=size.dnpo,
         batch_size=8,
         learning_rate=5e-5,
+        sft_weight=1.0,  # without it these few updates cost object words (docs/choices.md)
         train_vision=False,
         bf16=True,
         workers=1,
