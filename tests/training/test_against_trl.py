@@ -46,10 +46,21 @@ def completions(ids: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
     return [row[keep.bool()].tolist() for row, keep in zip(ids, mask, strict=True)]
 
 
-def test_dpo_with_one_rejected_equals_trl(parts: dict[str, Any], tmp_path: Path) -> None:
+# Their losses and weights, and the fields of our recipe that mean the same. With one rejected answer S-DPO is DPO.
+SAME: dict[str, tuple[list[str], list[float] | None, dict[str, Any]]] = {
+    "paper": (["sigmoid"], None, {}),
+    "softmax": (["sigmoid"], None, {"variant": "softmax"}),
+    "length-normalised": (["sigmoid_norm"], None, {"variant": "length-normalised"}),
+    "anchored by cross-entropy": (["sigmoid", "sft"], [1.0, 0.7], {"sft_weight": 0.7}),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_losses_with_one_rejected_equal_trl(parts: dict[str, Any], tmp_path: Path, name: str) -> None:
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
+    their_loss, their_weights, fields = SAME[name]
     samples = [sample(seed, 2) for seed in range(3)]
     rows = [
         {
@@ -60,7 +71,8 @@ def test_dpo_with_one_rejected_equals_trl(parts: dict[str, Any], tmp_path: Path)
         }
         for item in samples
     ]
-    settings = DPOConfig(str(tmp_path), report_to="none", use_cpu=True, bf16=False, max_length=None, beta=0.25)
+    settings = DPOConfig(str(tmp_path), report_to="none", use_cpu=True, bf16=False, max_length=None, beta=0.25,
+                         loss_type=their_loss, loss_weights=their_weights)  # fmt: skip
     theirs = DPOTrainer(
         model=parts["policy"],
         ref_model=parts["reference"],
@@ -72,8 +84,9 @@ def test_dpo_with_one_rejected_equals_trl(parts: dict[str, Any], tmp_path: Path)
     expected = theirs.compute_loss(parts["policy"], batch)
 
     recipe = DNPORecipe(
-        model="", data=tmp_path, out=tmp_path / "ours", learning_rate=1e-4, beta=0.25, kl_weight=0, batch_size=3
-    )
+        model="", data=tmp_path, out=tmp_path / "ours", learning_rate=1e-4, beta=0.25, kl_weight=0, batch_size=3,
+        **fields,
+    )  # fmt: skip
     collator = PackingCollator(parts["processor"])
     packed = collator(samples)
     tokens = completions(batch["input_ids"], batch["completion_mask"])

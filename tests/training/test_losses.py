@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from rsiccllm.training.dnpo import chosen_and_rejected
-from rsiccllm.training.losses import answer_log_probs, dpo_loss, reverse_kl
+from rsiccllm.training.losses import (
+    anchor_loss,
+    answer_log_probs,
+    dpo_loss,
+    dpop_loss,
+    entropy,
+    reverse_kl,
+    softmax_dpo_loss,
+)
 
 
 def test_answer_log_probs_by_hand() -> None:
@@ -52,3 +60,51 @@ def test_the_first_answer_of_a_row_is_compared_with_each_later_one() -> None:
     chosen, rejected = chosen_and_rejected(torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2]))
     assert chosen.tolist() == [0, 0, 3, 5, 5, 5]
     assert rejected.tolist() == [1, 2, 4, 6, 7, 8]
+
+
+def test_softmax_dpo_by_hand() -> None:
+    # beta 1. Row 0: margins of rejected over chosen ln 2 and ln 3, so -log sigmoid(-ln 5) = ln 6. Row 1: one rejected
+    # with margin 0: ln 2, which is DPO's.
+    chosen = torch.tensor([1.0, 1.0, 0.5])
+    rejected = torch.tensor([1 + math.log(2), 1 + math.log(3), 0.5])
+    found = softmax_dpo_loss(chosen, rejected, torch.tensor([4, 4, 7]), beta=1.0)
+    assert found.tolist() == pytest.approx([math.log(6), math.log(2)])
+    one = softmax_dpo_loss(torch.tensor([0.3]), torch.tensor([-0.9]), torch.tensor([0]), beta=0.2)
+    torch.testing.assert_close(one, dpo_loss(torch.tensor([0.3]), torch.tensor([-0.9]), 0.2))
+
+
+def test_softmax_dpo_gradient_by_hand_and_far_from_zero() -> None:
+    # d/d rejected_l of log(1 + sum_k e^{m_k}) = e^{m_l} / (1 + sum_k e^{m_k}): 2/6 and 3/6; to the chosen, minus both.
+    chosen = torch.zeros(2, requires_grad=True)
+    rejected = torch.tensor([math.log(2), math.log(3)], requires_grad=True)
+    softmax_dpo_loss(chosen, rejected, torch.tensor([0, 0]), 1.0).sum().backward()
+    assert rejected.grad is not None
+    assert chosen.grad is not None
+    assert rejected.grad.tolist() == pytest.approx([2 / 6, 3 / 6])
+    assert float(chosen.grad.sum()) == pytest.approx(-5 / 6)
+    far = torch.tensor([900.0, -900.0], requires_grad=True)
+    loss = softmax_dpo_loss(torch.zeros(2), far, torch.tensor([0, 1]), 1.0)
+    loss.sum().backward()
+    assert loss.tolist() == pytest.approx([900.0, 0.0])
+    assert far.grad is not None
+    assert far.grad.tolist() == pytest.approx([1.0, 0.0])
+
+
+def test_dpop_by_hand() -> None:
+    # The chosen answer lost 0.5: margin 0.5 * (-0.5 - (-2) - 3 * 0.5) = 0. One that gained is DPO's.
+    found = dpop_loss(torch.tensor([-0.5, 0.5]), torch.tensor([-2.0, -0.5]), beta=0.5, weight=3.0)
+    assert found.tolist() == pytest.approx([math.log(2), math.log(1 + math.exp(-0.5))])
+    torch.testing.assert_close(found[1:], dpo_loss(torch.tensor([0.5]), torch.tensor([-0.5]), 0.5))
+
+
+def test_anchor_by_hand() -> None:
+    # 0.1 * 10 - 0 = 1; 0.1 * -10 - 1 = -2.
+    assert float(anchor_loss(torch.tensor([10.0]), 0.1)) == pytest.approx(math.log(1 + math.exp(-1)))
+    assert float(anchor_loss(torch.tensor([-10.0]), 0.1, 1.0)) == pytest.approx(math.log(1 + math.exp(2)))
+
+
+def test_entropy_by_hand() -> None:
+    logits = torch.tensor([[0.0, math.log(3)], [5.0, 5.0]])
+    expected = [-(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), math.log(2)]
+    for chunk in (1, 2):
+        assert entropy(logits, chunk).tolist() == pytest.approx(expected)

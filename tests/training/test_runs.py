@@ -78,7 +78,7 @@ def test_sft_then_dnpo(
     train_dnpo(dnpo)
     first = json.loads((dnpo.out / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
     # Before the first update the policy is the reference: DPO is log 2, the divergence and both rewards are 0.
-    assert first["dpo_loss"] == pytest.approx(0.693147, abs=1e-5)
+    assert first["preference_loss"] == pytest.approx(0.693147, abs=1e-5)
     # what the stage before saw goes along
     model.config.provenance["seen"] = ["levir-cc/train"]
     model.save_pretrained(folder)
@@ -102,7 +102,7 @@ def test_lora_trains_adapters_and_merges_them(
     dnpo = DNPORecipe(model=str(sft.out), data=data[1], out=tmp_path / "dnpo", max_steps=2, lora_rank=4, **COMMON)
     train_dnpo(dnpo)
     first = json.loads((dnpo.out / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
-    assert first["dpo_loss"] == pytest.approx(0.693147, abs=1e-5)
+    assert first["preference_loss"] == pytest.approx(0.693147, abs=1e-5)
 
 
 def test_under_lora_and_bf16_what_is_frozen_is_held_in_bf16_and_what_learns_in_float32(
@@ -126,7 +126,7 @@ def test_under_lora_and_bf16_what_is_frozen_is_held_in_bf16_and_what_learns_in_f
     train_dnpo(dnpo)
     first = json.loads((dnpo.out / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
     # Policy and reference are computed in one precision: still log 2.
-    assert first["dpo_loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert first["preference_loss"] == pytest.approx(0.693147, abs=1e-4)
     assert first["reverse_kl"] == pytest.approx(0, abs=1e-4)
 
 

@@ -19,11 +19,18 @@ Question = tuple[Sequence[Image.Image], str]
 
 
 class Answer(NamedTuple):
-    """text; probability: geometric mean of its tokens' probabilities; change_map: [rows, cols] in 0..1, or None."""
+    """text; probability: geometric mean of its tokens' probabilities; change_map: [rows, cols] in 0..1, or None.
+
+    tokens: how many it has, the end counted. ended: False where it was cut at the limit. entropy: mean of its tokens'
+    distributions, in nats.
+    """
 
     text: str
     probability: float
     change_map: Tensor | None
+    tokens: int
+    ended: bool
+    entropy: float
 
 
 def left_padded(processor: PairProcessor, prompts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -72,13 +79,23 @@ def generate_answers(
         return_dict_in_generate=True,
     )
     new = output.sequences[:, batch["input_ids"].shape[1] :]  # [batch, answer tokens]
-    token = torch.stack([step.float().log_softmax(-1) for step in output.logits], 1)  # [batch, answer tokens, vocab]
-    token = token.gather(-1, new[..., None]).squeeze(-1)
+    steps = [step.float().log_softmax(-1) for step in output.logits]  # of each token: [batch, vocab]
+    chances = torch.stack([step.gather(-1, new[:, [at]]).squeeze(-1) for at, step in enumerate(steps)], 1)
+    spread = torch.stack([-(step.exp() * step).sum(-1) for step in steps], 1)  # [batch, answer tokens]
     written = new != processor.tokenizer.pad_token_id
-    mean = (token * written).sum(1) / written.sum(1).clamp(min=1)
+    count = written.sum(1).clamp(min=1)
+    mean, entropy = ((value * written).sum(1) / count for value in (chances, spread))
+    ended = (new == processor.tokenizer.eos_token_id).any(1)
     texts = processor.tokenizer.batch_decode(new, skip_special_tokens=True)
     return [
-        Answer(text.strip(), float(mean[row].exp()), None if maps is None else maps[row].float().sigmoid().cpu())
+        Answer(
+            text.strip(),
+            float(mean[row].exp()),
+            None if maps is None else maps[row].float().sigmoid().cpu(),
+            int(written[row].sum()),
+            bool(ended[row]),
+            float(entropy[row]),
+        )
         for row, text in enumerate(texts)
     ]
 

@@ -1,4 +1,4 @@
-"""Dual-negative preference optimisation: DPO over every rejected answer, plus the reverse KL to the reference."""
+"""Dual-negative preference optimisation: a preference loss over every rejected answer, and the reverse KL."""
 
 from __future__ import annotations
 
@@ -14,15 +14,26 @@ from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import PREFERENCES, Instruction, Preference
 from rsiccllm.training.data import PairDataset, check_lengths, load_records
-from rsiccllm.training.losses import answer_log_probs, dpo_loss, reverse_kl
-from rsiccllm.training.packing import PackingCollator
+from rsiccllm.training.health import plot_health
+from rsiccllm.training.losses import (
+    anchor_loss,
+    answer_log_probs,
+    dpo_loss,
+    dpop_loss,
+    entropy,
+    reverse_kl,
+    softmax_dpo_loss,
+)
+from rsiccllm.training.packing import PackingCollator, Sample
 from rsiccllm.training.recipe import DNPORecipe
+from rsiccllm.training.reference import adapters_off, stored_reference
 from rsiccllm.training.trainer import (
     StageTrainer,
     claim_output,
     load_to_train,
     train_and_save,
 )
+from rsiccllm.training.validation import Validation, validation_records
 
 
 def chosen_and_rejected(row_of: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,20 +47,43 @@ def chosen_and_rejected(row_of: Tensor) -> tuple[Tensor, Tensor]:
     return first[compared], rejected[compared]
 
 
-class DNPOTrainer(StageTrainer):
-    """One forward of the policy and one of the reference a batch; chosen and rejected share the images and the prompt.
+def preference_loss(recipe: DNPORecipe, ratio: Tensor, lengths: Tensor, row_of: Tensor) -> Tensor:
+    """The recipe's preference loss: a mean over comparisons, or over rows where all rejected of a row count at once.
 
-    reference: a frozen copy of the starting model, or None where the policy carries LoRA adapters (then the reference
-    is the policy with its adapters off).
+    ratio: [answers], log pi_theta(y|x) - log pi_ref(y|x). lengths: [answers] tokens. row_of: [answers], ascending.
+    """
+    chosen, rejected = chosen_and_rejected(row_of)
+    beta, variant = recipe.beta, recipe.variant
+    if variant == "length-normalised":
+        ratio = ratio / lengths
+    if variant == "positive":
+        return dpop_loss(ratio[chosen], ratio[rejected], beta, recipe.positive_weight).mean()
+    if variant in {"softmax", "ours"}:
+        loss = softmax_dpo_loss(ratio[chosen], ratio[rejected], row_of[rejected], beta).mean()
+    else:
+        loss = dpo_loss(ratio[chosen], ratio[rejected], beta).mean()
+    if variant in {"anchored", "ours"}:
+        loss = loss + anchor_loss(ratio[chosen.unique()], beta, recipe.anchor_margin).mean()
+    return loss
+
+
+class DNPOTrainer(StageTrainer):
+    """Chosen and rejected share the images and the prompt in one forward of the policy.
+
+    reference: a frozen copy of the starting model, for a forward of its own with every batch; None where the policy
+    carries LoRA adapters (then it is the policy with its adapters off), or the batches hold stored log-probabilities.
     """
 
     recipe: DNPORecipe
 
-    def __init__(self, *args: Any, reference: Any = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, reference: Any = None, validation: Validation | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.reference = reference
         if reference is not None:
             self.reference = reference.to(self.args.device).eval().requires_grad_(False)
+        self.validation = validation
+        if validation is not None:
+            self.add_callback(validation)
 
     @torch.no_grad()
     def _reference_logits(self, model: Any, inputs: dict[str, Any]) -> Tensor:
@@ -58,48 +92,110 @@ class DNPOTrainer(StageTrainer):
             if self.reference is not None:
                 return self.reference(**inputs).logits
             unwrapped = self.accelerator.unwrap_model(model)
-            with unwrapped.disable_adapter():
+            with adapters_off(unwrapped):
                 return unwrapped(**inputs).logits
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean DPO loss over comparisons, plus `kl_weight` times the mean reverse KL over answer tokens."""
+        """The recipe's preference loss, plus `kl_weight` times the mean reverse KL over answer tokens, plus
+        `sft_weight` times the chosen answers' cross-entropy a token."""
         inputs = dict(inputs)
         for name in ("map_targets", "fact_targets"):
             inputs.pop(name)
+        kinds: list[str] = inputs.pop("kinds", [])
+        stored: Tensor | None = inputs.pop("reference_log_probs", None)
         labels, answer_of, row_of = (inputs.pop(name) for name in ("labels", "answer_of", "row_of"))
         output = model(**inputs)
-        reference = self._reference_logits(model, inputs)
-        policy_log_probs = answer_log_probs(output.logits, labels, answer_of, len(row_of))
-        reward = self.recipe.beta * (policy_log_probs - answer_log_probs(reference, labels, answer_of, len(row_of)))
-        chosen, rejected = chosen_and_rejected(row_of)
-        loss = dpo_loss(reward[chosen] / self.recipe.beta, reward[rejected] / self.recipe.beta, self.recipe.beta).mean()
-        divergence = reverse_kl(output.logits, reference)
-        self.note(
-            dpo_loss=loss,
-            reverse_kl=divergence.mean(),
-            reward_chosen=reward[chosen].mean(),
-            reward_rejected=reward[rejected].mean(),
-            reward_accuracy=(reward[chosen] > reward[rejected]).float().mean(),
-        )
-        if self.recipe.kl_weight:
+        divergence: Tensor | None = None
+        policy = answer_log_probs(output.logits, labels, answer_of, len(row_of))
+        if stored is None:
+            logits = self._reference_logits(model, inputs)
+            stored = answer_log_probs(logits, labels, answer_of, len(row_of))
+            divergence = reverse_kl(output.logits, logits)
+        ratio = policy - stored
+        lengths = torch.bincount(answer_of, minlength=len(row_of))
+        preference = loss = preference_loss(self.recipe, ratio, lengths, row_of)
+        if divergence is not None:
             loss = loss + self.recipe.kl_weight * divergence.mean()
+        chosen, rejected = chosen_and_rejected(row_of)
         if self.recipe.sft_weight:
-            is_chosen = torch.isin(answer_of, chosen)
-            likelihood = policy_log_probs[chosen.unique()].sum() / is_chosen.sum()
-            loss = loss - self.recipe.sft_weight * likelihood
+            first = chosen.unique()
+            loss = loss - self.recipe.sft_weight * policy[first].sum() / lengths[first].sum()
+        with torch.no_grad():
+            self._note_health(preference, divergence, policy, ratio, lengths, chosen, rejected, kinds)
+            if (self.state.global_step + 1) % self.recipe.log_steps == 0:  # a pass over the vocabulary: not every time
+                self.note(entropy=entropy(output.logits).mean())
         return (loss, output) if return_outputs else loss
 
+    def _note_health(
+        self,
+        preference: Tensor,
+        divergence: Tensor | None,
+        policy: Tensor,
+        ratio: Tensor,
+        lengths: Tensor,
+        chosen: Tensor,
+        rejected: Tensor,
+        kinds: list[str],
+    ) -> None:
+        reward, mean = self.recipe.beta * ratio, policy / lengths
+        right = (reward[chosen] > reward[rejected]).float()
+        self.note(
+            preference_loss=preference,
+            reward_chosen=reward[chosen].mean(),
+            reward_rejected=reward[rejected].mean(),
+            margin=(reward[chosen] - reward[rejected]).mean(),
+            reward_accuracy=right.mean(),
+            log_prob_chosen=mean[chosen.unique()].mean(),
+            log_prob_rejected=mean[rejected].mean(),
+        )
+        if divergence is not None:
+            self.note(reverse_kl=divergence.mean())
+        for kind in dict.fromkeys(kinds):
+            own = torch.tensor([other == kind for other in kinds], device=right.device)
+            self.note(**{f"accuracy_{kind}": right[own].mean()})
 
-def dnpo_dataset(recipe: DNPORecipe) -> PairDataset:
+    def finish(self) -> None:
+        """The best evaluation's weights, where there were evaluations; and the picture of the run."""
+        if self.validation is not None:
+            self.validation.restore_best(self.accelerator.unwrap_model(self.model))
+        if self.is_world_process_zero():
+            plot_health(self.recipe.out)
+
+
+class PreferenceDataset(PairDataset):
+    """Preferences, the chosen answer first, each with its kinds and, where stored, its reference log-probabilities."""
+
+    reference: dict[str, list[float]] | None = None
+
+    def __getitem__(self, index: int) -> Sample:
+        sample, record = super().__getitem__(index), self.records[index]
+        assert isinstance(record, Preference)
+        sample.kinds = [rejected.kind.split(":")[0] for rejected in record.rejected[: len(sample.answers) - 1]]
+        if self.reference is not None:
+            sample.reference = self.reference[record.id]
+        return sample
+
+
+def dnpo_dataset(recipe: DNPORecipe) -> PreferenceDataset:
     """The rows that a recipe trains on, the chosen answer first. Raises InputError where they are missing or broken."""
 
     def answers(record: Instruction | Preference) -> list[str]:
         assert isinstance(record, Preference)
         return [record.chosen, *(answer.text for answer in record.rejected[: recipe.max_rejected])]
 
-    return PairDataset(recipe.data, load_records(recipe.data, PREFERENCES, Preference, recipe.split), answers)
+    return PreferenceDataset(recipe.data, load_records(recipe.data, PREFERENCES, Preference, recipe.split), answers)
+
+
+def needs_copy(recipe: DNPORecipe) -> bool:
+    """Whether training holds a frozen copy of the model: no adapters to turn off, and a forward with every batch."""
+    return not recipe.lora_rank and not stores_reference(recipe)
+
+
+def stores_reference(recipe: DNPORecipe) -> bool:
+    """Whether one number an answer is all that is needed of the reference."""
+    return recipe.stored_reference and recipe.kl_weight == 0
 
 
 def train_dnpo(recipe: DNPORecipe) -> Path:
@@ -107,12 +203,17 @@ def train_dnpo(recipe: DNPORecipe) -> Path:
     if claim_output(recipe):
         return recipe.out / "model"
     dataset = dnpo_dataset(recipe)
+    held_out = validation_records(recipe) if recipe.validation else []
     set_seed(recipe.seed)  # fresh difference weights and adapters are drawn from it
     checkpoint = resolve_checkpoint(recipe.model)
     processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
-    reference = None if recipe.lora_rank else load_model(checkpoint)
+    reference = load_model(checkpoint) if needs_copy(recipe) else None
     model = load_to_train(checkpoint, recipe)
     collator = PackingCollator(processor, recipe.max_tokens)
     check_lengths(dataset, collator)
-    trainer = DNPOTrainer(recipe, model, processor, dataset, collator, reference=reference)
+    validation = Validation(recipe, held_out, processor) if held_out else None
+    trainer = DNPOTrainer(recipe, model, processor, dataset, collator, reference=reference, validation=validation)
+    if stores_reference(recipe):
+        with trainer.accelerator.main_process_first():
+            dataset.reference = stored_reference(recipe, checkpoint, model, dataset, collator, trainer.args.device)
     return train_and_save(trainer, processor)

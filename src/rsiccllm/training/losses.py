@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax, logsigmoid
+from torch.nn.functional import cross_entropy, log_softmax, logsigmoid, softplus
 
 
 def answer_log_probs(logits: Tensor, labels: Tensor, answer_of: Tensor, answers: int) -> Tensor:
@@ -24,6 +24,39 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, beta: float) -> Tensor:
     return -logsigmoid(beta * (chosen - rejected))
 
 
+def softmax_dpo_loss(chosen: Tensor, rejected: Tensor, row: Tensor, beta: float) -> Tensor:
+    """-log sigmoid(-log sum_l exp(beta * (rejected_l - chosen))), S-DPO, Chen et al. 2024 (arXiv 2406.09215).
+
+    Every rejected answer of a row at once: the nearer one is to being preferred, the more it counts. With one it is
+    DPO. chosen, rejected: [comparisons] as for `dpo_loss`. row: [comparisons], ascending, which row each is of.
+    Returns [rows].
+    """
+    _, at = row.unique_consecutive(return_inverse=True)
+    start = torch.searchsorted(at, at)
+    place = torch.arange(len(at), device=at.device) - start
+    margins = rejected.new_full((int(at[-1]) + 1, int(place.max()) + 1), -torch.inf)
+    margins = margins.index_put((at, place), beta * (rejected - chosen))
+    return softplus(margins.logsumexp(-1))
+
+
+def dpop_loss(chosen: Tensor, rejected: Tensor, beta: float, weight: float) -> Tensor:
+    """-log sigmoid(beta * (chosen - rejected - weight * max(0, -chosen))), DPO-Positive, Pal et al. 2024
+    (arXiv 2402.13228).
+
+    What the chosen answer lost against the reference is taken off the margin, so that a margin cannot be won by losing
+    both. Arguments and result as for `dpo_loss`; weight is their lambda.
+    """
+    return -logsigmoid(beta * (chosen - rejected - weight * (-chosen).clamp(min=0)))
+
+
+def anchor_loss(chosen: Tensor, beta: float, margin: float = 0.0) -> Tensor:
+    """-log sigmoid(beta * chosen - margin), the anchored term of mDPO, Wang et al. 2024 (arXiv 2406.11839).
+
+    Holds the chosen answer's reward above `margin` (their delta). chosen: [rows] as for `dpo_loss`. Returns [rows].
+    """
+    return -logsigmoid(beta * chosen - margin)
+
+
 def reverse_kl(policy: Tensor, reference: Tensor, chunk: int = 4096) -> Tensor:
     """D_KL(pi_theta || pi_ref) over the whole vocabulary, at each answer token's prefix.
 
@@ -35,4 +68,13 @@ def reverse_kl(policy: Tensor, reference: Tensor, chunk: int = 4096) -> Tensor:
         log_p = log_softmax(policy[start : start + chunk].float(), -1)
         log_q = log_softmax(reference[start : start + chunk].detach().float(), -1)
         parts.append((log_p.exp() * (log_p - log_q)).sum(-1))
+    return torch.cat(parts)
+
+
+def entropy(logits: Tensor, chunk: int = 4096) -> Tensor:
+    """Entropy of each next-token distribution in nats. logits: [tokens, vocab]. Returns [tokens] float32."""
+    parts = []
+    for start in range(0, logits.shape[0], chunk):
+        log_p = log_softmax(logits[start : start + chunk].float(), -1)
+        parts.append(-(log_p.exp() * log_p).sum(-1))
     return torch.cat(parts)

@@ -26,6 +26,8 @@ class Sample:
 
     facts: the (object, direction) of every change, [] for none, or None where that is not known. history: the
     (question, answer) of earlier turns of a dialogue; they are part of the prompt, and nothing is learnt on them.
+    kinds: with preferences, how each rejected answer was made. reference: with preferences, the log-probability of each
+    answer under the reference, where it is stored.
     """
 
     id: str
@@ -35,6 +37,8 @@ class Sample:
     mask: np.ndarray | None = None
     facts: list[tuple[str, str]] | None = None
     history: list[tuple[str, str]] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    reference: list[float] | None = None
 
 
 def prompt_positions(mm_token_type_ids: Tensor, image_grid_thw: Tensor, merge: int) -> Tensor:
@@ -89,6 +93,15 @@ def sample_map_target(sample: Sample, grid: Tensor, processor: PairProcessor) ->
     return map_target(sample.mask, *(int(side) * patch // MAP_STRIDE for side in grid[1:]))
 
 
+def _preference_fields(samples: Sequence[Sample]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    if any(sample.kinds for sample in samples):
+        fields["kinds"] = [kind for sample in samples for kind in sample.kinds]
+    if all(sample.reference is not None for sample in samples):
+        fields["reference_log_probs"] = torch.tensor([value for sample in samples for value in sample.reference or ()])
+    return fields
+
+
 @dataclass
 class PackingCollator:
     """Turns samples into one packed batch.
@@ -97,7 +110,8 @@ class PackingCollator:
     input_ids [B, L], position_ids [3, B, L], attention_mask [B, 1, L, L] bool, mm_token_type_ids [B, L], pixel_values,
     image_grid_thw [images, 3]; predict_at [N] (flattened position whose logits predict each answer token), labels [N]
     (those tokens), answer_of [N] (answer index of each), row_of [A] (row of each answer), map_targets and fact_targets
-    (one tensor or None a row).
+    (one tensor or None a row). With preferences also kinds, one text for each rejected answer, and where they are
+    stored reference_log_probs [A].
 
     max_tokens: the longest row allowed, prompt and answers. A longer one raises InputError; nothing is cut.
     """
@@ -152,6 +166,7 @@ class PackingCollator:
             "row_of": torch.tensor(row_of),
             "map_targets": [row["target"] for row in rows],
             "fact_targets": [None if item.facts is None else fact_target(item.facts) for item in samples],
+            **_preference_fields(samples),
         }
 
     def _row(self, sample: Sample) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from rsiccllm.model.checkpoint import resolve_checkpoint
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import empty_model
 from rsiccllm.training.data import row_lengths
-from rsiccllm.training.dnpo import dnpo_dataset
+from rsiccllm.training.dnpo import dnpo_dataset, needs_copy
 from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import AnswerRecipe, DNPORecipe, SFTRecipe
 from rsiccllm.training.sft import sft_dataset
@@ -146,7 +146,7 @@ def _memory(
     size = 2 if recipe.bf16 else 4
     tokens = recipe.batch_size * row
     vocabulary = recipe.batch_size * answers * text.vocab_size
-    copy = 4 * (trained + frozen) if isinstance(recipe, DNPORecipe) and recipe.lora_rank is None else 0
+    copy = 4 * (trained + frozen) if isinstance(recipe, DNPORecipe) and needs_copy(recipe) else 0
     return {
         "weights": 4.0 * trained + (2 if light else 4) * frozen,
         "gradients": 4.0 * trained,

@@ -16,6 +16,8 @@ from rsiccllm.errors import InputError
 from rsiccllm.files import describe_validation, read_text
 from rsiccllm.model.variants import Variant
 
+PreferenceLoss = Literal["paper", "softmax", "positive", "anchored", "length-normalised", "ours"]
+
 
 class Recipe(BaseModel):
     """Settings that all stages share.
@@ -100,17 +102,47 @@ class SFTRecipe(AnswerRecipe):
 
 
 class DNPORecipe(AnswerRecipe):
-    """Dual-negative preference optimisation: DPO over every rejected answer, plus `kl_weight` times the reverse KL.
+    """Dual-negative preference optimisation.
 
-    beta: DPO's temperature. kl_weight: the paper's lambda, which it leaves open. max_rejected: negatives a pair.
+    variant: the preference loss (docs/preferences.md). paper: DPO, each rejected answer against the chosen one.
+    softmax: all rejected of a pair at once (S-DPO). positive: DPO-Positive. anchored: DPO and mDPO's anchored term.
+    length-normalised: DPO over mean log-probabilities a token. ours: softmax and the anchored term. To each is added
+    `kl_weight` times the reverse KL to the reference; kl_weight is the paper's lambda, which it leaves open.
+    beta: DPO's temperature. positive_weight: lambda of DPO-Positive. anchor_margin: delta of the anchored term.
     sft_weight: weight of the chosen answer's cross-entropy a token (0 is the paper's loss).
+    max_rejected: negatives a pair. With kl_weight 0 the reference's log-probabilities are computed once and kept in
+    `reference`, a file, by default in out; stored_reference false computes them anew with every batch.
+    validation: a folder that `rsici build` wrote; every eval_steps updates, and before the first, answers to
+    validation_pairs pairs of its validation_split are generated and scored, and the finished model is the best of them.
+    patience: training stops when the score, or the log-probability of the references, has fallen at so many evaluations
+    one after another; None never stops. max_new_tokens: of those answers.
     """
 
     stage: Literal["dnpo"] = "dnpo"
+    variant: PreferenceLoss = "paper"
     beta: float = Field(0.1, gt=0)
     kl_weight: float = Field(0.1, ge=0)
     sft_weight: float = Field(0.0, ge=0)
+    positive_weight: float = Field(50.0, ge=0)
+    anchor_margin: float = 0.0
     max_rejected: int = Field(3, ge=1)
+    stored_reference: bool = True
+    reference: Path | None = None
+    validation: Path | None = None
+    validation_split: str = "val"
+    validation_pairs: int = Field(100, ge=1)
+    eval_steps: int = Field(50, ge=1)
+    patience: int | None = Field(3, ge=1)
+    max_new_tokens: int = Field(64, ge=1)
+
+    @model_validator(mode="after")
+    def _reference_is_used(self) -> DNPORecipe:
+        if self.reference is not None and (self.kl_weight > 0 or not self.stored_reference):
+            raise ValueError(
+                "reference: stored log-probabilities serve kl_weight=0 and stored_reference=true alone; the reverse KL "
+                "needs the reference's whole distribution"
+            )
+        return self
 
 
 Kind = TypeVar("Kind", bound=Recipe)

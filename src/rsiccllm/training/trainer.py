@@ -116,6 +116,9 @@ class StageTrainer(Trainer):
         with _written(self.recipe.out):
             super()._save_checkpoint(*args, **kwargs)
 
+    def finish(self) -> None:
+        """What a stage does between the last update and the writing of its model."""
+
     def note(self, **parts: torch.Tensor) -> None:
         """Remember parts of the loss until the next log line, where their means appear."""
         for name, value in parts.items():
@@ -220,6 +223,7 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
         with TrainingBar(f"training {recipe.out.name}", first) as shown, _one_line():
             trainer.add_callback(shown)
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    trainer.finish()
     folder = recipe.out / "model"
     if first:
         model = trainer.accelerator.unwrap_model(trainer.model)

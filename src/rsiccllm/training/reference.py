@@ -1,0 +1,165 @@
+"""Log-probabilities of every answer under the reference, computed once and kept in a file.
+
+DPO and its kin need of the reference one number an answer, which never changes: with it stored, a step is one forward
+and not two, and no second copy of the model is held. The reverse KL needs the whole distribution and cannot use it.
+
+The file is JSON Lines. Its first line says what it belongs to: the weights, the answers, how images are scaled, the
+precision, and how many rows follow; each further line is {"id", "log_probs"}, the chosen answer first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from rsiccllm.errors import InputError
+from rsiccllm.files import atomic_write, read_text
+from rsiccllm.journal import Journal
+from rsiccllm.model.checkpoint import weights_digest
+from rsiccllm.progress import track
+from rsiccllm.training.data import PairDataset
+from rsiccllm.training.losses import answer_log_probs
+from rsiccllm.training.packing import PackingCollator
+from rsiccllm.training.recipe import DNPORecipe
+
+FORM = "rsiccllm.reference.v1"
+MODEL_FIELDS = ("input_ids", "position_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw",
+                "predict_at")  # fmt: skip
+"""Fields of a packed batch that the model takes."""
+
+
+@contextmanager
+def adapters_off(model: Any) -> Iterator[None]:
+    """The model as it was before LoRA, while the block runs; without adapters, the model as it is."""
+    if hasattr(model, "disable_adapter"):
+        with model.disable_adapter():
+            yield
+    else:
+        yield
+
+
+def header_of(recipe: DNPORecipe, checkpoint: str, dataset: PairDataset) -> dict[str, Any]:
+    """What stored log-probabilities belong to."""
+    answers = json.dumps([[record.id, record.prompt, dataset.answers(record)] for record in dataset.records])
+    return {
+        "schema": FORM,
+        "weights": weights_digest(checkpoint),
+        "answers": hashlib.sha256(answers.encode()).hexdigest(),
+        "min_pixels": recipe.min_pixels,
+        "max_pixels": recipe.max_pixels,
+        "bf16": recipe.bf16,
+        "rows": len(dataset),
+    }
+
+
+def read_reference(path: Path, wanted: dict[str, Any], checkpoint: str) -> dict[str, list[float]]:
+    """Log-probabilities by record id.
+
+    Raises InputError where the file belongs to other weights, answers or settings, where it was cut short, and where a
+    line is none of ours.
+    """
+    anew = "remove it, and it is computed anew"
+    lines = read_text(path).splitlines()
+    held: Any = None
+    found: dict[str, list[float]] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            value = json.loads(line)
+            if number == 1:
+                held = value
+                if held["schema"] != FORM:
+                    raise ValueError
+            else:
+                found[value["id"]] = [float(log_prob) for log_prob in value["log_probs"]]
+        except (ValueError, KeyError, TypeError):
+            if number > 1 and number == len(lines):
+                break  # told below: its last line was cut
+            raise InputError(f"{path}:{number}: no stored log-probabilities of ours; {anew}") from None
+    if held is None:
+        raise InputError(f"{path}: is empty; {anew}")
+    if held["weights"] != wanted["weights"]:
+        raise InputError(f"{path}: holds log-probabilities of other weights than those in {checkpoint}; {anew}")
+    for name in wanted:
+        if name not in {"rows", "weights"} and held.get(name) != wanted[name]:
+            told = "other answers or another order" if name == "answers" else f"{name}={held.get(name)!r}"
+            raise InputError(f"{path}: was computed for {told}; {anew}")
+    if len(found) != held["rows"]:
+        raise InputError(f"{path}: is cut short, {len(found):,} of its {held['rows']:,} rows are there; {anew}")
+    return found
+
+
+def stored_reference(
+    recipe: DNPORecipe,
+    checkpoint: str,
+    model: Any,
+    dataset: PairDataset,
+    collator: PackingCollator,
+    device: torch.device,
+) -> dict[str, list[float]]:
+    """Read the recipe's reference file, or compute it first: with `model` before its first update, adapters off.
+
+    Stopped, it goes on where it was (in a journal beside the file). Raises InputError as `read_reference` does.
+    """
+    path = recipe.reference or recipe.out / "reference.jsonl"
+    wanted = header_of(recipe, checkpoint, dataset)
+    if not path.exists():
+        _compute(path, wanted, recipe, model, dataset, collator, device)
+    return read_reference(path, wanted, checkpoint)
+
+
+def _compute(
+    path: Path,
+    wanted: dict[str, Any],
+    recipe: DNPORecipe,
+    model: Any,
+    dataset: PairDataset,
+    collator: PackingCollator,
+    device: torch.device,
+) -> None:
+    journal = Journal(path.with_name(f".{path.name}.part"), sync_every=5)
+    try:
+        lines = list(journal.read())
+        if lines and lines[0] != wanted:
+            raise InputError(f"{journal.path}: is of another run; remove it")
+        if not lines:
+            journal.append(wanted)
+        known = {line["id"]: line["log_probs"] for line in lines[1:]}
+        identifiers = [record.id for record in dataset.records]
+        left = [index for index, identifier in enumerate(identifiers) if identifier not in known]
+        batches = DataLoader(Subset(dataset, left), recipe.batch_size, collate_fn=collator, num_workers=recipe.workers)
+        model.to(device).eval()
+        done = iter(left)
+        for batch in track(batches, "reference", -(-len(left) // recipe.batch_size)):
+            log_probs = batch_log_probs(model, batch, device, recipe.bf16).tolist()
+            row_of = batch["row_of"].tolist()
+            for row in range(max(row_of) + 1):
+                own = [value for value, at in zip(log_probs, row_of, strict=True) if at == row]
+                line = {"id": identifiers[next(done)], "log_probs": own}
+                journal.append(line)
+                known[line["id"]] = own
+        with atomic_write(path) as handle:
+            handle.write(json.dumps(wanted) + "\n")
+            handle.writelines(
+                json.dumps({"id": identifier, "log_probs": known[identifier]}) + "\n" for identifier in identifiers
+            )
+    finally:
+        journal.close()
+    journal.path.unlink()
+
+
+@torch.no_grad()
+def batch_log_probs(model: Any, batch: dict[str, Any], device: torch.device, bf16: bool) -> Tensor:
+    """Log-probability of each answer of a packed batch under the reference. Returns [answers]."""
+    inputs = {name: batch[name].to(device) for name in MODEL_FIELDS if name in batch}
+    labels, answer_of = (batch[name].to(device) for name in ("labels", "answer_of"))
+    with adapters_off(model), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        logits = model(**inputs).logits
+    return answer_log_probs(logits, labels, answer_of, len(batch["row_of"]))
