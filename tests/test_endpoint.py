@@ -59,7 +59,8 @@ def test_every_request_has_one_outcome_and_a_second_run_asks_nothing(tmp_path: P
             assert (client.usage.prompt_tokens, client.usage.completion_tokens) == (10_000, 2_000)
         assert len(server.requests) == 100
         assert 2 <= server.most <= 8
-        assert server.requests[0] == {"model": "m", "messages": [{"role": "user", "content": "question 0"}]}
+        # Not the first to arrive: eight are sent at once.
+        assert {"model": "m", "messages": [{"role": "user", "content": "question 0"}]} in server.requests
 
 
 def test_what_makes_two_requests_the_same(tmp_path: Path) -> None:

@@ -60,7 +60,16 @@ def test_a_killed_build_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path) -
         {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
         for root in (tmp_path / "whole", tmp_path / "cut")
     )
-    assert {name: data for name, data in cut.items() if name.suffix != ".tmp"} == whole
+    assert cut == whole
+
+
+def test_what_a_kill_left_half_written_is_swept_away(tmp_path: Path) -> None:
+    half = tmp_path / "images" / "scenes" / ".scene_3_000000.before.png.1.1.tmp"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    build_rsici(["scenes:2,size=64"], tmp_path)
+    assert not half.exists()
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
@@ -73,6 +82,11 @@ def test_what_is_refused(tmp_path: Path) -> None:
         build_rsici([SPEC, SPEC], tmp_path / "c")
     with pytest.raises(InputError, match="unknown kind 'secnes'"):
         build_rsici(["secnes:4"], tmp_path / "d")
+    captions = tmp_path / "captions.json"
+    entry = {"filename": "a.png", "filepath": "train", "changeflag": 1, "sentences": [{"raw": "a house is built"}]}
+    captions.write_text(json.dumps({"images": [entry]}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"source 'levir-cc-captions:.*': has annotations alone"):
+        build_rsici([f"levir-cc-captions:{captions}"], tmp_path / "e")
     file = tmp_path / "file"
     file.write_text("x", encoding="utf-8")
     with pytest.raises(InputError, match="file"):
