@@ -203,16 +203,14 @@ def rsici_build(
         --model Qwen/Qwen2.5-VL-72B-Instruct --tasks paper --dry-run --out runs/taught
     """
     from rsiccllm.endpoint import Budget, Endpoint
-    from rsiccllm.rsici.build import BuildSettings, build_rsici, first_asks, preset_of
-    from rsiccllm.rsici.tasks import TaskSettings, read_shares, read_tasks
-    from rsiccllm.rsici.teachers.openai import OpenAITeacher
-    from rsiccllm.rsici.teachers.openai import dry_run as show_dry_run
+    from rsiccllm.rsici.build import BuildSettings
+    from rsiccllm.rsici.command import build_by_endpoint, build_by_rules, task_settings
 
-    wanted, only = preset_of(preset, source) if preset else (read_tasks(tasks), split)
-    asked = TaskSettings(wanted, read_shares(shares), phrasings, boxes, seed)
+    asked, only = task_settings(source, tasks, shares, preset, split, phrasings, boxes, seed)
     settings = BuildSettings(asked, tile, speck, only, shard, duplicates)
+    counts: dict[str, int] | None
     if teacher == "rules":
-        counts = build_rsici(source, out, settings=settings)
+        counts = build_by_rules(source, out, settings, dry_run)
     else:
         endpoint = Endpoint(
             base_url,
@@ -225,15 +223,9 @@ def rsici_build(
             price_out=price_out,
         )
         budget = Budget(max_requests, max_tokens, max_money)
-        with OpenAITeacher(out, endpoint, budget, look) as asking:
-            if dry_run:
-                print("\n".join(show_dry_run(asking, *first_asks(source, out, asking, settings))))
-                return
-            try:
-                counts = build_rsici(source, out, teacher=asking, settings=settings)
-            finally:
-                print(f"teacher: {asking.usage}")
-    print(f"{out}: " + _counted(counts))
+        counts = build_by_endpoint(source, out, settings, endpoint, budget, look, dry_run, print)
+    if counts is not None:
+        print(f"{out}: " + _counted(counts))
 
 
 @rsici_app.command("review")

@@ -17,6 +17,7 @@ from rsiccllm.errors import InputError
 from rsiccllm.files import read_jsonl
 from rsiccllm.records import INSTRUCTIONS, PAIRS, ImagePair, Instruction
 from rsiccllm.rsici.build import BuildSettings, build_rsici, preset_of
+from rsiccllm.rsici.command import build_by_rules, task_settings
 from rsiccllm.rsici.place import safe_name
 from rsiccllm.rsici.prompts import teacher_prompt
 from rsiccllm.rsici.tasks import TASKS, TaskSettings
@@ -67,9 +68,10 @@ def test_what_a_kill_left_half_written_is_swept_away(tmp_path: Path) -> None:
     half = tmp_path / "images" / "scenes" / ".scene_3_000000.before.png.1.1.tmp"
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half")
+    theirs = tmp_path / "images" / ".notes.tmp"
+    theirs.write_bytes(b"of somebody else")
     build_rsici(["scenes:2,size=64"], tmp_path)
-    assert not half.exists()
-    assert not list(tmp_path.rglob("*.tmp"))
+    assert list(tmp_path.rglob("*.tmp")) == [theirs]
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
@@ -337,6 +339,17 @@ def test_presets(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected --source levir-cd:DIR --source sysu-cd:DIR, got scenes"):
         preset_of("paper-train", ["scenes:4"])
     assert preset_of("paper-test-out", ["cdd:a", "s2looking:b"]) == (("describe",), "test")
+
+
+def test_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    mix = ["cdd:a", "s2looking:b"]
+    asked, split = task_settings(mix, "caption", "", "paper-test-out", None, 0, "qwen3", 5)
+    assert (asked.tasks, asked.boxes, asked.seed, split) == (("describe",), "qwen3", 5, "test")
+    with pytest.raises(InputError, match="--split train: --preset paper-test-out takes the split 'test'"):
+        task_settings(mix, "caption", "", "paper-test-out", "train", 0, "qwen3", 5)
+    with pytest.raises(InputError, match="--dry-run: the rules ask nobody"):
+        build_by_rules([SPEC], tmp_path / "out", BuildSettings(), dry=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_texts_of_every_captioned_set_become_instructions(tmp_path: Path) -> None:
