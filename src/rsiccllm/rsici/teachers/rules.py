@@ -71,7 +71,7 @@ SAME = (
 SAME_LONG = (
     "Light and season may differ, but everything on the ground is in its place, in the first image as in the second.",
     "Nothing has been built and nothing has been removed, and what is seen at the first date is still there.",
-    "Roads, buildings and plants are where they were, from the top of the scene to the bottom.",
+    "Everything is where it was, from the top of the scene to the bottom and from the left to the right.",
 )
 SAME_SCOPE = (
     "No {one} has changed between the two images.",
@@ -80,7 +80,7 @@ SAME_SCOPE = (
     "There is no difference in the {more} of the two images.",
 )
 SAME_SCOPE_LONG = (
-    "No {one} was added and no {one} was removed, and every {one} of the first image is still there in the second.",
+    "No {one} was added and no {one} was removed, so that any {one} of the first image is still there in the second.",
     "Not one {one} has come or gone between the first date and the second, in any part of the scene.",
 )
 REST = ("The rest of the scene looks as it did before.", "Everything around looks as it did at the first date.")
@@ -212,6 +212,7 @@ class _Writer:
             return [f"The changed part is {largest}."]
         spread = {
             "clustered": "close together",
+            "grouped": "partly close together and partly apart",
             "scattered": "at some distance from each other",
             "throughout": "all over the scene",
         }[self.prior.spread]
@@ -222,7 +223,8 @@ class _Writer:
         found.append(f"The largest part is {largest}.")
         others = list(dict.fromkeys(r.place for r in regions[1 : LISTED + 1] if r.place != regions[0].place))
         if others and self.prior.known:
-            found.append(f"Other parts are {_joined([self._where(place) for place in others])}.")
+            who = "The other part is" if len(regions) == 2 else "Other parts are"
+            found.append(f"{who} {_joined([self._where(place) for place in others])}.")
         return found
 
     def _unchanged(self) -> str:
