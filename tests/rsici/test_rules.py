@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,24 @@ def test_nothing_is_guessed() -> None:
         for text in [*texts(bare, "describe", name), *texts(bare, "caption", name)]:
             assert not parse(text).facts, text
             assert parse(text).changed is True
+
+
+def test_classes_say_where_and_captions_say_which_way() -> None:
+    """LEVIR-MCI: the mask knows roads from buildings, the captions say that they were built."""
+    meaning = {1: (Known("building"),), 2: (Known("road"),)}
+    prior = mask_prior(ChangeMask(mask([(4, 4, 20, 20, 1), (90, 90, 20, 20, 2)]), meaning))
+    told = (Known("building", "appear", "build"), Known("road", "appear", "build", None, 1, 1))
+    text = texts(replace(prior, known=told), "describe")[0]
+    assert {(fact.object, fact.place) for fact in parse(text).facts} == {
+        ("building", "top_left"),
+        ("road", "bottom_right"),
+    }
+
+
+def test_one_thing_is_not_in_two_places() -> None:
+    prior = mask_prior(ChangeMask(mask([(4, 4, 20, 20, 1), (90, 90, 20, 20, 1)]), BUILDINGS), scope="building")
+    told = replace(prior, known=(Known("building", "appear", "build", None, 1, 1),))
+    assert {fact.place for fact in parse(texts(told, "describe")[0]).facts} == {None}
 
 
 def test_damage_is_called_damage() -> None:

@@ -296,10 +296,12 @@ class _Writer:
     def _places_of(self, item: Known) -> tuple[Place, ...]:
         if item.place:
             return (item.place,)
-        regions = [region for region in self.prior.regions if item in _without_place(region.known, item)]
+        regions = [region for region in self.prior.regions if any(_may_mean(known, item) for known in region.known)]
         if not regions and not self.prior.complete and len(self.prior.known) == 1:
             regions = list(self.prior.regions)
-        return tuple(dict.fromkeys(region.place for region in regions))[:LISTED]
+        places = tuple(dict.fromkeys(region.place for region in regions))
+        # "A building has been built", says a caption over a mask of four parts: which of them is not known.
+        return places[:LISTED] if len(places) <= item.most else ()
 
     def _clause(self, part: _Part) -> str:
         text = self._verb(part.verbs, part.many).format(part.subject)
@@ -324,10 +326,9 @@ def _class_name(name: str) -> str:
     return PLAIN[name][1] if name in PLAIN else (more or one)[0]
 
 
-def _without_place(known: tuple[Known, ...], item: Known) -> list[Known]:
-    """`item` where one of `known` is the same change but for its place and number; else nothing."""
-    same = any((k.object, k.direction, k.verb) == (item.object, item.direction, item.verb) for k in known)
-    return [item] if same else []
+def _may_mean(known: Known, item: Known) -> bool:
+    """Whether a region's class is the known change, or leaves open what that says ("a building", built or removed)."""
+    return known.object == item.object and known.direction in {None, item.direction} and known.verb in {None, item.verb}
 
 
 def _noun(item: Known, plain: bool) -> tuple[str, bool]:
