@@ -18,6 +18,7 @@ from rsiccllm.files import read_jsonl
 from rsiccllm.records import INSTRUCTIONS, PAIRS, ImagePair, Instruction
 from rsiccllm.rsici.build import BuildSettings, build_rsici, preset_of
 from rsiccllm.rsici.command import build_by_rules, task_settings
+from rsiccllm.rsici.output import split_name
 from rsiccllm.rsici.place import safe_name
 from rsiccllm.rsici.prompts import teacher_prompt
 from rsiccllm.rsici.tasks import TASKS, TaskSettings
@@ -283,23 +284,37 @@ def test_shards_parquet_and_checksums(tmp_path: Path) -> None:
 
     settings = BuildSettings(TaskSettings(TASKS), shard=40)
     out = tmp_path / "out"
-    counts = build_rsici([sysu(tmp_path / "data")], out, settings=settings)
+    spec = sysu(tmp_path / "data")
+    for side in ("time1", "time2", "label"):
+        image = tmp_path / "data" / "train" / side / "00004.png"
+        (tmp_path / "data" / "test" / side).mkdir(parents=True)
+        image.rename(tmp_path / "data" / "test" / side / image.name)
+    counts = build_rsici([spec], out, settings=settings)
     names = sorted(path.name for path in out.glob("instructions*"))
     assert names == [f"instructions-{number:05d}.jsonl" for number in range(-(-counts["instructions"] // 40))]
     assert len(names) > 1
     records = read_jsonl(out / INSTRUCTIONS, Instruction)
     assert len(records) == counts["instructions"]
-    files = sorted(str(path) for path in (out / "parquet").glob("*.parquet"))
-    table = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
-    assert len(table) == len(records)
-    for row, record in zip(table, records, strict=True):
-        assert Instruction.model_validate({k: v for k, v in row.items() if v is not None}) == record
+    table = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))  # as its README.md says
+    assert set(table) == {record.split for record in records} == {"train", "test"}
+    for split, rows in table.items():
+        own = [record for record in records if record.split == split]
+        for row, record in zip(rows, own, strict=True):
+            assert Instruction.model_validate({k: v for k, v in row.items() if v is not None}) == record
     assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=out, check=False).returncode == 0
     listed = {line.split("  ")[1] for line in (out / "SHA256SUMS").read_text().splitlines()}
     assert listed == contents(out).keys() - {"SHA256SUMS"}
     (out / names[0]).unlink()
     with pytest.raises(InputError, match=r"instructions-00000.jsonl: no such file"):
         read_jsonl(out / INSTRUCTIONS, Instruction)
+
+
+@pytest.mark.parametrize(("split", "name"), [("train", "train"), ("my split-2", "my_split_2"), ("all", "all_")])
+def test_splits_have_names_that_datasets_takes(split: str, name: str) -> None:
+    import datasets
+
+    assert split_name(split) == name
+    assert str(datasets.NamedSplit(name)) == name
 
 
 def test_several_sets_and_tiles(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def export(
     if form == "llama-factory":
         write_json(out / "dataset_info.json", {f"rsici_{split}": _llama_factory_entry(split) for split in counts})
     with atomic_write(out / "README.md") as handle:
-        handle.write(_readme(form, out, counts))
+        handle.write(_readme(form, counts))
     return dict(counts)
 
 
@@ -154,13 +154,14 @@ def _llama_factory_entry(split: str) -> Mapping[str, Any]:
 
 
 _USE = {
-    "trl": 'dataset = datasets.load_dataset("imagefolder", data_dir="{out}")  # then trl.SFTTrainer(train_dataset=...)',
-    "llama-factory": "dataset_dir: {out}\ndataset: rsici_train",
-    "ms-swift": "cd {out} && swift sft --dataset train.jsonl ...   # paths are relative to this folder",
-    "qwen": 'data_dict["rsici"] = {{"annotation_path": "{out}/train.json", "data_path": "{out}"}}',
+    "trl": 'dataset = datasets.load_dataset("imagefolder", data_dir="FOLDER")  # then trl.SFTTrainer',
+    "llama-factory": "dataset_dir: FOLDER\ndataset: rsici_train",
+    "ms-swift": "cd FOLDER && swift sft --dataset train.jsonl ...   # paths are relative to this folder",
+    "qwen": 'data_dict["rsici"] = {"annotation_path": "FOLDER/train.json", "data_path": "FOLDER"}',
 }
 
 
-def _readme(form: str, out: Path, counts: Mapping[str, int]) -> str:
+def _readme(form: str, counts: Mapping[str, int]) -> str:
     listed = ", ".join(f"{split} {number}" for split, number in counts.items())
-    return f"# RSICI, exported ({form})\n\nSamples: {listed}.\n\n```\n{_USE[form].format(out=out)}\n```\n"
+    use = f"```\n{_USE[form]}\n```\n\nFOLDER is where this file lies."
+    return f"# RSICI, exported ({form})\n\nSamples: {listed}.\n\n{use}\n"
