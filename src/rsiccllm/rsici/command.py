@@ -61,4 +61,5 @@ def build_by_endpoint(
         try:
             return build_rsici(specs, out, teacher=teacher, settings=settings)
         finally:
-            say(f"teacher: {teacher.usage}")
+            if teacher.usage.sent:  # a set that is complete asks nothing
+                say(f"teacher: {teacher.usage}")
