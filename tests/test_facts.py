@@ -200,6 +200,19 @@ def test_what_a_place_is_said_of(caption: str, expected: list[tuple[str, str | N
     assert [(fact.object, fact.place) for fact in parse(caption).facts] == expected
 
 
+@pytest.mark.parametrize(
+    ("caption", "verb", "place"),
+    [
+        ("there is a hut removed at the top", "remove", "top"),
+        ("there are two huts built along the lane", "build", "along_road"),
+        ("In the second image there are huts constructed on the left", "build", "left"),
+        ("there is a new hut at the top", "appear", "top"),
+    ],
+)
+def test_what_there_is_with_a_participle_is_told_by_it(caption: str, verb: str, place: str) -> None:
+    assert (only(caption).verb, only(caption).place) == (verb, place)
+
+
 def test_two_words_for_one_thing_are_one_fact() -> None:
     found = parse("Some sheds or tanks on the roadside were removed. A hut or shed replaced the pond or lake.")
     assert [(f.object, f.direction, f.quantity, f.place) for f in found.facts] == [

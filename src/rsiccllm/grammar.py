@@ -370,7 +370,15 @@ class _Clauses:
         if not self.clause or phrase.form not in {"done", "weak"} or phrase.be or phrase.have or phrase.word == "there":
             return False
         if self.role == "object":
-            return behind is not None and behind is self.noun
+            if behind is None or behind is not self.noun:
+                return False
+            event = self.clause[-1]
+            if event.verb.word == "there" and phrase.form == "done":  # "there is a house removed"
+                things = [*event.appear, *event.disappear]
+                away = self.words.directions[phrase.verb] == "disappear"
+                event.name, event.weak = phrase.verb, False
+                event.appear, event.disappear = ([], things) if away else (things, [])
+            return True
         return behind is self.clause[-1].verb and phrase.form == "weak" and not self.clause[-1].stay
 
     def _add(self, event: Event) -> None:
