@@ -25,12 +25,12 @@ from rsiccllm.rsici.tasks import TASKS, TaskSettings
 from rsiccllm.rsici.teachers.base import Ask, Failure
 from rsiccllm.sources import open_source
 
-SPEC = "scenes:40,seed=3,size=64,easy=1"
+SPEC = "scenes:20,seed=3,size=64,easy=1"
 
 
 def test_scenes_become_a_folder_that_is_a_source(tmp_path: Path) -> None:
     counts = build_rsici([SPEC], tmp_path, ["caption", "describe"])
-    assert counts == {"pairs": 40, "instructions": 80, "left_out": 0, "rejected": 0, "unanswered": 0}
+    assert counts == {"pairs": 20, "instructions": 40, "left_out": 0, "rejected": 0, "unanswered": 0}
     records = read_jsonl(tmp_path / INSTRUCTIONS, Instruction)
     rendered = {pair.id: pair for pair in open_source(SPEC).pairs}
     for record in records:
@@ -47,7 +47,7 @@ def test_scenes_become_a_folder_that_is_a_source(tmp_path: Path) -> None:
 
 
 def test_a_killed_build_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    spec = "scenes:120,seed=3,size=64,easy=1"
+    spec = "scenes:60,seed=3,size=64,easy=1"
     build_rsici([spec], tmp_path / "whole")
     command = [sys.executable, "-m", "rsiccllm.cli", "rsici", "build", "--source", spec, "--out", str(tmp_path / "cut")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)

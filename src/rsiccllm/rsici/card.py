@@ -165,9 +165,11 @@ def _plot(folder: Path, tally: Tally, places: Counter[str], shares: Sequence[flo
     """Five plots. Figures are drawn without a display and hold no date, so the same set gives the same bytes."""
     from matplotlib.figure import Figure
 
-    def save(name: str, title: str, draw: Any, wide: float = 6.4, high: float = 3.6) -> None:
-        figure = Figure(figsize=(wide, high), layout="constrained")
-        axes = figure.subplots()
+    def save(name: str, title: str, draw: Any, wide: float = 6.4, high: float = 3.6, left: float = 0.85) -> None:
+        # Fixed margins (inches): a layout that is computed draws every plot twice.
+        figure = Figure(figsize=(wide, high))
+        edges = {"left": left / wide, "right": 1 - 0.2 / wide, "bottom": 0.5 / high, "top": 1 - 0.35 / high}
+        axes = figure.subplots(gridspec_kw=edges)
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes)
         axes.set_title(title, loc="left", fontsize=11)
@@ -217,7 +219,7 @@ def _plot(folder: Path, tally: Tally, places: Counter[str], shares: Sequence[flo
         axes.set(xlabel="changed share of a pair, % of its pixels", ylabel="pairs", xlim=(0, 100))
 
     save("length", "Length of the answers", length)
-    save("words", f"The {COMMON} commonest words of four letters or more", common, high=6)
+    save("words", f"The {COMMON} commonest words of four letters or more", common, high=6, left=1.3)
     save("places", "Where the changed regions lie", grid, wide=4.2)
     save("tasks", "Instructions by task and split", task)
     save("changed", "How much of a pair changed (pairs with a mask)", share)
