@@ -122,6 +122,16 @@ def test_what_two_of_five_people_say() -> None:
     assert consensus([parse(said[3])]) == (Known("tree", "disappear", "remove", None, 1, float("inf")),)
 
 
+def test_no_facts_are_taken_of_a_report(tmp_path: Path) -> None:
+    for side in ("A", "B"):
+        (tmp_path / side).mkdir()
+        Image.fromarray(np.full((40, 40), 10, np.uint8)).save(tmp_path / side / "x.png")
+    source = open_source(f"folder:{tmp_path}")
+    short, long = "a road is built", "ROAD: a road is built where no sign of damage was seen before. " * 5
+    for captions, known in (([short], 1), ([long], 0), ([long, short], 1)):
+        assert len(prior_of(source, source.pairs[0].model_copy(update={"captions": captions})).known) == known
+
+
 def test_the_flag_and_the_captions_count_before_the_mask(tmp_path: Path) -> None:
     for side, value in (("A", 10), ("B", 20), ("label", 0)):
         (tmp_path / side).mkdir()

@@ -101,6 +101,24 @@ def test_one_thing_is_not_in_two_places() -> None:
     assert {fact.place for fact in parse(texts(told, "describe")[0]).facts} == {None}
 
 
+@pytest.mark.parametrize(
+    ("known", "subject", "verbs"),
+    [
+        (Known("water", "appear", "extend"), "Water has", {"spread", "expanded"}),  # a flood is no pond
+        (Known("water", "appear", "appear", None, 2, 2), "Two ponds have", {"appeared", "newly appeared"}),
+        (Known("tree", "appear", "extend"), "Trees have", {"spread", "expanded"}),
+        (Known("tree", "disappear", "reduce"), "Trees have", {"shrunk", "decreased"}),
+        (Known("bareland", "appear", "rebuild"), "Bare land has", {"changed", "changed between the two dates"}),
+        (Known("road", "appear", "extend"), "Roads have", {"been extended", "been enlarged"}),
+    ],
+)
+def test_what_nobody_makes_is_not_built(known: Known, subject: str, verbs: set[str]) -> None:
+    prior = Prior(64, 64, known=(known,), changed=True)
+    said = {texts(prior, "describe", str(n))[0].split(". ")[1].rstrip(".") for n in range(30)}
+    assert said == {f"{subject} {verb}" for verb in verbs}
+    assert not any(" a water" in text or "A water" in text for text in texts(prior, "kind"))
+
+
 def test_damage_is_called_damage() -> None:
     prior = mask_prior(ChangeMask(mask([(4, 4, 20, 20, 2)], int), MEANING), scope="building")
     assert texts(prior, "kind") == ["A building has been damaged."]

@@ -103,6 +103,10 @@ ROOMY = 0.05
 THROUGHOUT = 6
 """Of the nine places, how many must hold a region for the change to be throughout."""
 
+REPORT = 60
+"""Words above which a caption is a report, of which no facts are taken: it tells of both dates, of what is not there
+and of what it is not sure of, which the parser of captions was not made for."""
+
 # Where each place is looked for, as (left, top, right, bottom) in quarters of the image: wide enough that no person's
 # "at the top left" falls outside. A zone without one marked pixel is a place where nothing changed.
 ZONES: dict[Place, tuple[int, int, int, int]] = {
@@ -136,8 +140,8 @@ def prior_of(source: Source, pair: ImagePair, speck: int = SPECK_PIXELS) -> Prio
     known, complete, said = prior.known, False, None
     if pair.facts is not None:
         known, complete, said = tuple(_known(fact) for fact in pair.facts), True, bool(pair.facts)
-    elif pair.captions:
-        parsed = [parse(caption) for caption in pair.captions]
+    elif captions := [text for text in pair.captions if len(text.split()) <= REPORT]:
+        parsed = [parse(caption) for caption in captions]
         told = consensus(parsed)
         covered = {item.object for item in told}
         known = (*told, *(item for item in known if item.object not in covered))

@@ -36,6 +36,8 @@ NOUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 PLAIN = {"building": ("building", "buildings"), "tree": ("trees", "trees"), "water": ("water", "water")}
 """Nouns where only a class is known: a building need be no house, and a class of trees is never one tree."""
 
+UNCOUNTED = {"grass", "bare land", "water"}
+
 WHERE: dict[str, tuple[str, ...]] = {
     "top_left": ("in the top left", "in the upper left corner", "at the top left"),
     "top": ("at the top", "in the upper part", "at the top of the scene"),
@@ -56,6 +58,12 @@ SAID: dict[tuple[str, str], tuple[str, ...]] = {
     ("appear", "extend"): ("{has} been extended", "{has} been enlarged"),
     ("appear", "rebuild"): ("{has} been rebuilt", "{has} been renovated"),
     ("disappear", "reduce"): ("{has} been reduced", "{has} shrunk"),
+}
+# The same of what nobody makes: trees are not enlarged, nor is a lake renovated.
+GREW: dict[tuple[str, str], tuple[str, ...]] = {
+    ("appear", "extend"): ("{has} spread", "{has} expanded"),
+    ("appear", "rebuild"): ("{has} changed", "{has} changed between the two dates"),
+    ("disappear", "reduce"): ("{has} shrunk", "{has} decreased"),
 }
 DAMAGED = ("{has} been damaged",)
 ALTERED = ("{has} changed", "{has} changed between the two dates")
@@ -169,7 +177,7 @@ class _Writer:
         clauses = []
         for item in self.prior.known:
             noun, many = _noun(item, plain=True)
-            clauses.append(self._verb(_verbs(item), many).format(noun if many or item.object in _MASS else f"a {noun}"))
+            clauses.append(self._verb(_verbs(item), many).format(noun if many or noun in UNCOUNTED else f"a {noun}"))
         return _sentence(_joined(list(dict.fromkeys(clauses)))) if clauses else ""
 
     def change(self) -> str:
@@ -282,7 +290,7 @@ class _Writer:
     def _counted(self, item: Known, plain: bool) -> tuple[str, bool]:
         """The subject with its number, and whether it is a plural."""
         noun, many = _noun(item, plain)
-        if item.object in _MASS:
+        if noun in UNCOUNTED:
             return noun, False
         exact = next((name for name, bounds in RANGES.items() if bounds == (item.fewest, item.most)), None)
         if exact == "one":
@@ -336,6 +344,8 @@ def _noun(item: Known, plain: bool) -> tuple[str, bool]:
     one, more = NOUNS[item.object]
     if item.object in _MASS:
         return one[0], False
+    if item.object == "water" and item.most == float("inf"):
+        return PLAIN["water"][0], False  # a lake, a river or a flood: only what was counted is a pond
     many = not (item.fewest == item.most == 1)
     if plain and item.object in PLAIN:
         return PLAIN[item.object][many], item.object == "tree" or (many and item.object != "water")
@@ -349,7 +359,7 @@ def _verbs(item: Known) -> tuple[str, ...]:
         return ALTERED
     if item.object == "building" and item.direction == "disappear" and item.verb == "reduce":
         return DAMAGED
-    special = SAID.get((item.direction, item.verb or ""))
+    special = (SAID if item.object in MADE else GREW).get((item.direction, item.verb or ""))
     if special:
         return special
     if item.direction == "disappear":
