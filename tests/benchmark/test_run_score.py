@@ -133,6 +133,9 @@ def test_html_is_well_formed_and_escaped(tmp_path: Path, spec: str) -> None:
 
     Reader().feed(page)
     assert not stack
+    cells = re.findall(r"<tr[^>]*>(<td>.*?</td>)(.*?)</tr>", page)
+    assert cells
+    assert all(rest.count("<td") == rest.count('<td class="number"') for _, rest in cells)
     assert "script" not in seen
     assert seen.count("table") == 7  # scores in two, flag, facts in two, one system's values, tests
     assert "&lt;script&gt;" in page

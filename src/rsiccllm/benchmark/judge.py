@@ -30,7 +30,7 @@ from rsiccllm.benchmark.judge_questions import (
     read_answer,
     request_of,
 )
-from rsiccllm.benchmark.results import JUDGE, Board, load_boards
+from rsiccllm.benchmark.results import JUDGE, JUDGE_SCHEMA, Board, load_boards
 from rsiccllm.benchmark.texts import texts_of
 from rsiccllm.endpoint import Budget, Client, Endpoint, NoReply, Reply, estimate_tokens
 from rsiccllm.errors import InputError
@@ -40,7 +40,6 @@ from rsiccllm.records import ImagePair
 from rsiccllm.sources import open_source
 from rsiccllm.sources.base import Source
 
-SCHEMA = "rsiccllm.bench_judge.v1"
 ATTEMPTS = 2
 """How often one question is asked before its answer counts as unreadable."""
 
@@ -77,7 +76,7 @@ def judge_results(
     if len(boards) > 1:
         raise InputError(f"bench judge: {folders[0]} and the others are not on the same pairs; judge them apart")
     settings = {"concurrency": concurrency, "price_in": price_in, "price_out": price_out}
-    endpoints = [endpoint_of(name, None, **settings) for name in judges]
+    endpoints = [endpoint_of(name, None, "--judge", **settings) for name in judges]
     if dry:
         return dry_run(boards[0], endpoints, count, pairwise, images, seed)
     budget = None if max_cost is None else Budget(money=max_cost)
@@ -116,7 +115,7 @@ def judge_board(
         journal = out / f"answers_{number}.jsonl"
         found[_name(endpoint, found)] = _ask(board, source, questions, endpoint, journal, images, budget)
     result = {
-        "schema": SCHEMA,
+        "schema": JUDGE_SCHEMA,
         "board": board.title,
         "pairs": [pair.id for pair in pairs],
         "images": images,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,19 @@ class References:
     change: str
     uncaptioned: frozenset[str]
     notes: tuple[str, ...]
+
+    def rows(self, systems: Mapping[str, Mapping[str, str]], tokenisation: Tokenisation, **given: Any) -> list[Row]:
+        """`score_rows` of systems (name -> captions by pair id) against these; given: its other arguments."""
+        return score_rows(
+            systems,
+            self.captions,
+            self.changed,
+            self.planted,
+            self.no_change,
+            self.change,
+            tokenisation,
+            **given,
+        )
 
 
 @dataclass(frozen=True)
@@ -128,19 +141,14 @@ def run_score(
     leaked = find_leaks(source, scored, training).lines(training) if training else [NOT_LOOKED_FOR]
     looked, absent = image_baselines(source, scored, truth.no_change, truth.change, split, task)
     train = [caption for pair in source.pairs if pair.split == "train" for caption in texts_of(pair, task)]
-    rows = score_rows(
+    rows = truth.rows(
         systems,
-        truth.captions,
-        truth.changed,
-        truth.planted,
-        truth.no_change,
-        truth.change,
         tokenisation,
-        meteor,
-        sbs,
-        looked,
-        training_captions(train) if train and split != "train" else None,
-        {name: found for name, found in grounded.items() if found is not None},
+        meteor=meteor,
+        sbs=sbs,
+        looked=looked,
+        training=training_captions(train) if train and split != "train" else None,
+        grounding={name: found for name, found in grounded.items() if found is not None},
     )
     notes += [*leaked, *absent, *_copies(rows), size_note(rows)]
     return Result(references, split, rows, compare_rows(rows), tuple(notes))

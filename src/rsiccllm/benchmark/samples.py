@@ -159,7 +159,7 @@ def _answer(result: ModelResult, pair: ImagePair) -> Html:
     return element(
         "div",
         element("div", result.name, css="label"),
-        element("p", caption or "(nothing)", css="text"),
+        element("p", caption.strip() or "(nothing)", css="text"),
         element("p", *flag, *chips) if flag or chips else "",
         css="answer",
         attributes={"data-model": result.name},
