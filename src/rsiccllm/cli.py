@@ -257,13 +257,14 @@ def rsici_review(
       rsiccllm rsici review runs/rsici --n 200
       rsiccllm rsici review runs/rsici --report
     """
+    from rsiccllm.people.server import serve
+    from rsiccllm.rsici.review.items import Review
     from rsiccllm.rsici.review.pages import report_lines
-    from rsiccllm.rsici.review.server import Review, serve_review
 
     review = Review(root, tuple(task.strip() for task in tasks.split(",")), split, n, seed)
     try:
         if not report:
-            serve_review(review, port, lambda _, address: print(f"{address} (Ctrl-C ends the review)", flush=True))
+            serve(review, port, lambda _, address: print(f"{address} (Ctrl-C ends the review)", flush=True))
     except KeyboardInterrupt:
         pass
     finally:

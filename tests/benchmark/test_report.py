@@ -159,7 +159,8 @@ def test_a_folder_that_was_broken_is_named(
         load_boards([broken])
 
 
-def test_a_caption_of_nothing_is_said(tmp_path: Path) -> None:
+def test_a_caption_of_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # no Java
     silent = boards.finish(tmp_path / "silent", dict.fromkeys(boards.good(), " "))
     page = write_report([silent], tmp_path / "r.html", samples=2)[0].read_text(encoding="utf-8")
     assert page.count(">(nothing)<") == 2

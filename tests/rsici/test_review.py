@@ -17,9 +17,10 @@ from PIL import Image
 from browser import Browser
 from rsiccllm.errors import InputError
 from rsiccllm.files import read_jsonl, write_jsonl
+from rsiccllm.people.server import serve
 from rsiccllm.records import INSTRUCTIONS, PAIRS, ImagePair, Instruction
 from rsiccllm.rsici.review.decisions import REVIEWS, Decision, Reviews, read_reviews
-from rsiccllm.rsici.review.server import Review, serve_review
+from rsiccllm.rsici.review.items import Review
 
 ATTACK = "a house is built in the top left</p><script>document.title='owned'</script>"
 
@@ -68,7 +69,7 @@ class Served:
     def __init__(self, review: Review) -> None:
         self.review = review
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=serve_review, args=(review, 0, self._started), daemon=True)
+        self._thread = threading.Thread(target=serve, args=(review, 0, self._started), daemon=True)
         self._thread.start()
         assert self._ready.wait(10)
 
