@@ -11,6 +11,7 @@ import yaml
 
 from rsiccllm.benchmark import plots
 from rsiccllm.benchmark.columns import Cell, Column, fact_columns, grounding_columns, score_columns, title_of
+from rsiccllm.benchmark.judge_people import shown_alpha
 from rsiccllm.benchmark.judge_questions import DIMENSIONS
 from rsiccllm.benchmark.results import Board, comparisons, load_boards, load_judge, short_spec
 from rsiccllm.benchmark.samples import browser
@@ -214,7 +215,7 @@ def _judged(judge: dict[str, Any] | None) -> Iterator[Html]:
         heads = ["judge", "first", "second", "first better", "second better", "ties", "turned", "unreadable"]
         yield table(heads, matches)
     agreed = [
-        [who, name, "–" if found["alpha"] is None else f"{found['alpha']:.2f}", found["items"]]
+        [who, name, shown_alpha(found["alpha"]), found["items"]]
         for who, dimensions in judge["agreement"].items()
         for name, found in dimensions.items()
     ]

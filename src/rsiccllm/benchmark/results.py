@@ -61,6 +61,11 @@ class Board:
         return self.results[0].settings
 
     @property
+    def captions(self) -> dict[tuple[str, str], str]:
+        """Every caption, by pair id and model."""
+        return {(pair, result.name): line["caption"] for result in self.results for pair, line in result.said.items()}
+
+    @property
     def rows(self) -> list[dict[str, Any]]:
         """Rows of scores.json: models first, then the trivial ones."""
         return [*(result.row for result in self.results), *self.baselines]
@@ -72,7 +77,7 @@ def load_boards(folders: Sequence[Path]) -> list[Board]:
     Raises InputError for a folder without a finished, scored run.
     """
     if not folders:
-        raise InputError("bench report: expected at least one folder that `bench run` wrote")
+        raise InputError("expected at least one folder that `bench run` wrote")
     groups: dict[tuple[str, ...], list[ModelResult]] = {}
     for folder in folders:
         result = _load(folder)
@@ -91,6 +96,17 @@ def load_boards(folders: Sequence[Path]) -> list[Board]:
         baselines = [row for row in found[0].scores["rows"] if row["baseline"]]
         boards.append(Board(title, _named(found), baselines))
     return boards
+
+
+def load_board(folders: Sequence[Path]) -> Board:
+    """The board of folders that belong together. Raises InputError where they do not, and as `load_boards` does."""
+    first, *others = load_boards(folders)
+    if others:
+        raise InputError(
+            f"{folders[0]} and {others[0].results[0].folder} are not on the same pairs and task, scored alike; take "
+            "them apart"
+        )
+    return first
 
 
 def _load(folder: Path) -> ModelResult:

@@ -9,11 +9,11 @@ from urllib.parse import quote
 from rsiccllm.page import Html, element, join, page
 
 
-def document(title: str, *body: Html, script: str = "") -> Html:
-    """A page with the style and the keys of pages for people. script: JavaScript of ours after that of the keys."""
+def document(title: str, *body: Html, style: str = "", script: str = "") -> Html:
+    """A page with the style and the keys of pages for people. style, script: of ours, after theirs."""
     here = resources.files("rsiccllm.people")
-    style, keys = ((here / name).read_text(encoding="utf-8") for name in ("people.css", "keys.js"))
-    return page(title, join(body), style, keys + script)
+    ours, keys = ((here / name).read_text(encoding="utf-8") for name in ("people.css", "keys.js"))
+    return page(title, join(body), ours + style, keys + script)
 
 
 def name_page(title: str, people: Sequence[str], wrong: str = "") -> Html:
