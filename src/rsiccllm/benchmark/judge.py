@@ -80,6 +80,11 @@ def judge_results(
     for judge, found in result["judges"].items():
         for model, means in found["means"].items():
             lines.append(f"{judge} on {model}: " + ", ".join(f"{k} {v['value']:.2f}" for k, v in means.items()))
+        lines += [
+            f"{judge}: {match['first_model']} better {match['first']}x, {match['second_model']} {match['second']}x, "
+            f"{match['ties']} ties, {match['turned']} of them because the verdict turned with the order"
+            for match in found["pairwise"]
+        ]
         lines.append(f"{judge}: {found['unreadable']} unreadable; {found['usage']}")
     lines += people_lines(result["people"]) + agreement_lines(result["agreement"])
     return "\n".join(lines)

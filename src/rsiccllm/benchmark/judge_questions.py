@@ -26,7 +26,7 @@ DIMENSIONS = {
     "magnitude": "how many and how much",
 }
 """What is rated, and what it means, to judges and to people."""
-UNCHANGED = "Where nothing changed, a candidate that says so is right in all four."
+UNCHANGED = "Where nothing changed, saying so is right in all four."
 SETTINGS = {"temperature": 0, "seed": 0, "max_tokens": 400}
 _TASK = (
     "Two remote sensing images show one place at two dates. Below stands what people wrote about the change between "
