@@ -163,15 +163,25 @@ def test_sentences_of_other_sets_come_from_their_training_split() -> None:
 
 
 def test_pairs_without_captions_or_flags_are_said() -> None:
-    pairs = [pair("a", ["a house is built"], None), pair("b", [], True), pair("c", ["x"], True)]
+    pairs = [pair("a", ["a house is built", "no change"], None), pair("b", [], True), pair("c", ["x"], True)]
     truth = references_of(pairs, "val", "folder:x")
     assert list(truth.captions) == ["a", "c"]
-    assert truth.changed is None
+    assert truth.changed is None  # one of a's captions against the other
     assert truth.uncaptioned == {"b"}
     assert "1 of 3 pairs have no captions" in truth.notes[0]
     assert "known of 1 of 2 pairs" in truth.notes[1]
     with pytest.raises(InputError, match="none of the 1 pairs of split 'val' has captions"):
         references_of([pair("b", [], True)], "val", "folder:x")
+
+
+def test_where_the_set_does_not_say_what_changed_most_references_do() -> None:
+    still = ["nothing has changed", "the scene is the same as before", "a house is built"]
+    pairs = [pair("a", ["a house is built"], None), pair("b", still, None), pair("c", ["x"], True)]
+    truth = references_of(pairs, "val", "folder:x")
+    assert truth.changed == {"a": True, "b": False, "c": True}
+    assert truth.notes == ("folder:x: whether it changed is what most references say in 2 of 3 pairs",)
+    against = references_of([pair("a", ["a house is built"], False)], "val", "folder:x")
+    assert against.changed == {"a": False}  # what the set says stands
 
 
 def test_rendered_scenes_bring_their_planted_facts(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from rsiccllm.benchmark.leaks import find_leaks
 from rsiccllm.benchmark.predictions import load_lines, match
 from rsiccllm.benchmark.rows import Row, score_rows
 from rsiccllm.benchmark.table import render_html, render_table
-from rsiccllm.benchmark.texts import texts_of
+from rsiccllm.benchmark.texts import changed_of, texts_of
 from rsiccllm.benchmark.tokenise import Tokenisation
 from rsiccllm.errors import InputError
 from rsiccllm.facts import Fact
@@ -189,7 +189,9 @@ def references_of(every: Sequence[ImagePair], split: str, spec: str, task: str =
     notes = []
     if len(captioned) < len(pairs):
         notes.append(f"{spec}: {len(pairs) - len(captioned)} of {len(pairs)} pairs have no {what}; they are left out")
-    changed = {pair.id: pair.changed for pair in captioned if pair.changed is not None}
+    changed = {pair.id: flag for pair in captioned if (flag := changed_of(pair, texts_of(pair, task))) is not None}
+    if read := sum(pair.changed is None and pair.id in changed for pair in captioned):
+        notes.append(f"{spec}: whether it changed is what most references say in {read} of {len(captioned)} pairs")
     known = len(changed) == len(captioned)
     if not known:
         notes.append(
@@ -213,4 +215,6 @@ def references_of(every: Sequence[ImagePair], split: str, spec: str, task: str =
 
 
 def _sentence(pairs: Sequence[ImagePair], changed: bool, task: str) -> str | None:
-    return commonest(text for pair in pairs if pair.changed is changed for text in texts_of(pair, task))
+    return commonest(
+        text for pair in pairs if changed_of(pair, texts_of(pair, task)) is changed for text in texts_of(pair, task)
+    )
