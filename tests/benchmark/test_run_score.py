@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from rsiccllm.benchmark.baselines import CHANGE, NO_CHANGE
 from rsiccllm.benchmark.run import Result, references_of, run_score
 from rsiccllm.errors import InputError
 from rsiccllm.records import ImagePair
@@ -160,6 +161,8 @@ def test_sentences_of_other_sets_come_from_their_training_split() -> None:
     truth = references_of(pairs, "val", "scenes:5")
     assert (truth.no_change, truth.change) == ("nothing has changed", "massive villas are built")
     assert truth.changed == {"val_1": True, "val_2": False, "val_3": True}
+    itself = references_of(pairs, "train", "scenes:5")  # nothing is learnt from the split that is scored
+    assert (itself.no_change, itself.change) == (NO_CHANGE, CHANGE)
 
 
 def test_pairs_without_captions_or_flags_are_said() -> None:

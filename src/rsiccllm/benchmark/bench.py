@@ -8,11 +8,12 @@ from pathlib import Path
 
 from rsiccllm.benchmark.predict import SETTINGS, predict
 from rsiccllm.benchmark.results import SCORES
-from rsiccllm.benchmark.run import Result, run_score
+from rsiccllm.benchmark.run import Result, references_of, run_score
 from rsiccllm.benchmark.suites import open_suite
 from rsiccllm.benchmark.tokenise import Tokenisation
 from rsiccllm.errors import InputError
 from rsiccllm.files import read_json, write_json
+from rsiccllm.sources import open_source
 
 
 def run_bench(
@@ -43,6 +44,7 @@ def run_bench(
         found = open_suite(suite, root)
         data, split, task = found.spec, found.split, found.task
     assert data is not None
+    references_of(open_source(data).pairs, split, data, task)  # refuses what cannot be scored before it is captioned
     path = predict(
         model, data, split, out, batch_size, task, max_new_tokens, tokenisation, base_url, concurrency, suite
     )

@@ -176,7 +176,8 @@ def references_of(every: Sequence[ImagePair], split: str, spec: str, task: str =
     Raises InputError for a split that is not there or has no captions.
 
     The trivial rows' sentences are LEVIR-CC's for the LEVIR family (known figures were computed with them), else the
-    commonest unchanged and changed captions of the split "train", where there is one with captions.
+    commonest unchanged and changed captions of the split "train", where there is one with captions. From the split that
+    is scored nothing is learnt.
     """
     pairs = [pair for pair in every if pair.split == split]
     if not pairs:
@@ -185,7 +186,9 @@ def references_of(every: Sequence[ImagePair], split: str, spec: str, task: str =
     what = "captions" if task == "caption" else "descriptions"
     captioned = [pair for pair in pairs if texts_of(pair, task)]
     if not captioned:
-        raise InputError(f"{spec}: none of the {len(pairs)} pairs of split '{split}' has {what} to score against")
+        masks = any(pair.mask for pair in pairs)
+        how = f"; `rsiccllm rsici build --source {spec} --tasks {task} --out DIR` writes some from its masks" * masks
+        raise InputError(f"{spec}: none of the {len(pairs)} pairs of split '{split}' has {what} to score against{how}")
     notes = []
     if len(captioned) < len(pairs):
         notes.append(f"{spec}: {len(pairs) - len(captioned)} of {len(pairs)} pairs have no {what}; they are left out")
@@ -200,7 +203,7 @@ def references_of(every: Sequence[ImagePair], split: str, spec: str, task: str =
         )
     planted = {pair.id: pair.facts for pair in captioned if pair.facts is not None}
     no_change, change = NO_CHANGE, CHANGE
-    if not spec.startswith("levir"):
+    if not spec.startswith("levir") and split != "train":
         train = [pair for pair in every if pair.split == "train"]
         no_change, change = _sentence(train, False, task) or NO_CHANGE, _sentence(train, True, task) or CHANGE
     return References(
