@@ -22,8 +22,8 @@ DETECTABLE = 1.959964 + 0.841621
 
 
 SHOWN = 0.005
-"""A difference that is printed as 0.00 is none, p = 1: without one n-gram in common the BLEU of pycocoevalcap is not 0 but
-some 1e-6 that tells outputs of different lengths apart, every time."""
+"""A difference that is printed as 0.00 is none, p = 1: without a common n-gram pycocoevalcap's BLEU is not 0 but some
+1e-6 that tells outputs of different lengths apart, every time."""
 
 
 @dataclass(frozen=True)
