@@ -164,6 +164,8 @@ def test_a_caption_of_nothing_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     silent = boards.finish(tmp_path / "silent", dict.fromkeys(boards.good(), " "))
     page = write_report([silent], tmp_path / "r.html", samples=2)[0].read_text(encoding="utf-8")
     assert page.count(">(nothing)<") == 2
+    assert page.count(">says neither</span>") == 2
+    assert ">unclear</button>" in page
 
 
 def pair(changed: bool, facts: list[Fact] | None, captions: list[str]) -> ImagePair:

@@ -156,7 +156,9 @@ def _answer(result: ModelResult, pair: ImagePair) -> Html:
         for css, values in (("right", reading.right), ("wrong", reading.wrong), ("missing", reading.missing))
         for kind, text in values
     ]
-    flag = [element("span", error, css="chip wrong") for error in reading.errors if error.endswith("change")]
+    flag = [
+        element("span", error, css="chip wrong") for error in reading.errors if error.endswith(("change", "neither"))
+    ]
     return element(
         "div",
         element("div", result.name, css="label"),
