@@ -185,6 +185,12 @@ def test_what_cannot_be_scored_is_refused_before_it_is_captioned(tmp_path: Path)
         InputError, match=r"none of the 1 pairs .* has captions to score against; `rsiccllm rsici build"
     ):
         run_bench(str(said), tmp_path / "out", spec, split="train")
+    with pytest.raises(InputError, match=r"--sbs .*none: cannot be loaded"):
+        run_bench(str(said), tmp_path / "out", SPEC, sbs=str(tmp_path / "none"))
+    entry = '[{"filename": "x.png", "split": "test", "sentences": ["a house is built"]}]'
+    (tmp_path / "set" / "captions.json").write_text(entry)
+    with pytest.raises(InputError, match=r"--training .* no split 'train'"):
+        run_bench(str(said), tmp_path / "out", SPEC, training=[spec])
     assert not (tmp_path / "out").exists()
 
 
