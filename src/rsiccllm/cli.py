@@ -288,6 +288,10 @@ def rsicp_build(
     variant: Annotated[
         Literal["paper", "ours"], typer.Option(help="paper: filtering and key-word swaps alone")
     ] = "ours",
+    kinds: Annotated[
+        Literal["both", "filtering", "replacement"],
+        typer.Option(help="the model's own wrong answers, made ones, or both"),
+    ] = "both",
     task: Annotated[Literal["caption", "describe"], typer.Option(help="short sentences or long texts")] = "caption",
     words: Annotated[Path | None, typer.Option(help="a YAML file of word groups of your own, merged over ours")] = None,
     split: Annotated[str, typer.Option(help="which split")] = "train",
@@ -308,7 +312,21 @@ def rsicp_build(
     from rsiccllm.rsicp.build import build_rsicp
 
     counts = build_rsicp(
-        data, out, negatives, variant, split, seed, task, model, samples, window, keep_share, temperature, top_p, words
+        data,
+        out,
+        negatives,
+        variant,
+        split,
+        seed,
+        task,
+        model,
+        samples,
+        window,
+        keep_share,
+        temperature,
+        top_p,
+        words,
+        kinds,
     )
     print(f"{out}: " + _counted(counts))
 
