@@ -249,13 +249,14 @@ def rsici_review(
       rsiccllm rsici review runs/rsici --n 200
       rsiccllm rsici review runs/rsici --report
     """
+    from rsiccllm.people.server import serve
+    from rsiccllm.rsici.review.items import Review
     from rsiccllm.rsici.review.pages import report_lines
-    from rsiccllm.rsici.review.server import Review, serve_review
 
     review = Review(root, tuple(task.strip() for task in tasks.split(",")), split, n, seed)
     try:
         if not report:
-            serve_review(review, port, lambda _, address: print(f"{address} (Ctrl-C ends the review)", flush=True))
+            serve(review, port, lambda _, address: print(f"{address} (Ctrl-C ends the review)", flush=True))
     except KeyboardInterrupt:
         pass
     finally:
@@ -279,6 +280,10 @@ def rsicp_build(
     variant: Annotated[
         Literal["paper", "ours"], typer.Option(help="paper: filtering and key-word swaps alone")
     ] = "ours",
+    kinds: Annotated[
+        Literal["both", "filtering", "replacement"],
+        typer.Option(help="the model's own wrong answers, made ones, or both"),
+    ] = "both",
     task: Annotated[Literal["caption", "describe"], typer.Option(help="short sentences or long texts")] = "caption",
     words: Annotated[Path | None, typer.Option(help="a YAML file of word groups of your own, merged over ours")] = None,
     split: Annotated[str, typer.Option(help="which split")] = "train",
@@ -299,7 +304,21 @@ def rsicp_build(
     from rsiccllm.rsicp.build import build_rsicp
 
     counts = build_rsicp(
-        data, out, negatives, variant, split, seed, task, model, samples, window, keep_share, temperature, top_p, words
+        data,
+        out,
+        negatives,
+        variant,
+        split,
+        seed,
+        task,
+        model,
+        samples,
+        window,
+        keep_share,
+        temperature,
+        top_p,
+        words,
+        kinds,
     )
     print(f"{out}: " + _counted(counts))
 
@@ -567,7 +586,7 @@ def bench_judge(
     pairwise: Annotated[bool, typer.Option("--pairwise", help="also every two models, both ways round")] = False,
     images: Annotated[bool, typer.Option("--images", help="show the judge both images")] = False,
     people: Annotated[
-        Path | None, typer.Option(help="people's ratings (JSON Lines), to hold the judge against")
+        Path | None, typer.Option(help="people's ratings, to hold the judge against; ratings.jsonl of --out if there")
     ] = None,
     seed: Annotated[int, typer.Option(help="which pairs, and the order")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="requests in flight")] = 8,
@@ -607,6 +626,38 @@ def bench_judge(
             dry_run,
         )
     )
+
+
+@bench_app.command("rate")
+def bench_rate(
+    results: Annotated[list[Path], typer.Argument(help="folders that `bench run` wrote on the same pairs")],
+    out: Annotated[Path, typer.Option(help="where ratings.jsonl is kept; best the folder of `bench judge`")],
+    pairs: Annotated[int, typer.Option(min=1, help="how many pairs, the first of those a judge gets")] = 50,
+    seed: Annotated[int, typer.Option(help="which pairs, and the order, as for `bench judge`")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of the page on 127.0.0.1; 0 takes a free one")] = 8765,
+    report: Annotated[bool, typer.Option("--report", help="print how far people agree so far, and end")] = False,
+) -> None:
+    """Let people rate captions, 1 to 5, in the browser.
+
+    By keyboard, each by a name; nobody sees whose a caption is. Every rating
+    is kept; `bench judge` holds the judge against them.
+
+    \b
+    Example:
+      rsiccllm bench rate runs/bench/* --out runs/judge
+    """
+    from rsiccllm.benchmark.rate import open_rating
+    from rsiccllm.people.server import serve
+
+    rating = open_rating(results, out, pairs, seed)
+    try:
+        if not report:
+            serve(rating, port, lambda _, address: print(f"{address} (Ctrl-C ends the rating)", flush=True))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        rating.close()
+    print("\n".join(rating.lines()))
 
 
 @bench_app.command("probe")
