@@ -14,7 +14,6 @@ from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import PREFERENCES, Instruction, Preference
 from rsiccllm.training.data import PairDataset, check_lengths, load_records
-from rsiccllm.training.health import plot_health
 from rsiccllm.training.losses import (
     anchor_loss,
     answer_log_probs,
@@ -76,14 +75,11 @@ class DNPOTrainer(StageTrainer):
 
     recipe: DNPORecipe
 
-    def __init__(self, *args: Any, reference: Any = None, validation: Validation | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, reference: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.reference = reference
         if reference is not None:
             self.reference = reference.to(self.args.device).eval().requires_grad_(False)
-        self.validation = validation
-        if validation is not None:
-            self.add_callback(validation)
 
     @torch.no_grad()
     def _reference_logits(self, model: Any, inputs: dict[str, Any]) -> Tensor:
@@ -156,13 +152,6 @@ class DNPOTrainer(StageTrainer):
             own = torch.tensor([other == kind for other in kinds], device=right.device)
             self.note(**{f"accuracy_{kind}": right[own].mean()})
 
-    def finish(self) -> None:
-        """The best evaluation's weights, where there were evaluations; and the picture of the run."""
-        if self.validation is not None:
-            self.validation.restore_best(self.accelerator.unwrap_model(self.model))
-        if self.is_world_process_zero():
-            plot_health(self.recipe.out)
-
 
 class PreferenceDataset(PairDataset):
     """Preferences, the chosen answer first, each with its kinds and, where stored, its reference log-probabilities."""
@@ -203,7 +192,7 @@ def train_dnpo(recipe: DNPORecipe) -> Path:
     if claim_output(recipe):
         return recipe.out / "model"
     dataset = dnpo_dataset(recipe)
-    held_out = validation_records(recipe) if recipe.validation else []
+    held_out = validation_records(recipe)
     set_seed(recipe.seed)  # fresh difference weights and adapters are drawn from it
     checkpoint = resolve_checkpoint(recipe.model)
     processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)

@@ -19,6 +19,10 @@ from rsiccllm.errors import InputError
 from rsiccllm.model.difference import MAP_STRIDE, fact_target
 from rsiccllm.model.processor import PairProcessor
 
+MODEL_FIELDS = ("input_ids", "position_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw",
+                "predict_at")  # fmt: skip
+"""Fields of a packed batch that the model takes."""
+
 
 @dataclass
 class Sample:
