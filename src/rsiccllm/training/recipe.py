@@ -133,6 +133,8 @@ class DNPORecipe(AnswerRecipe):
     softmax: all rejected of a pair at once (S-DPO). positive: DPO-Positive. anchored: DPO and mDPO's anchored term.
     length-normalised: DPO over mean log-probabilities a token. ours: softmax and the anchored term. To each is added
     `kl_weight` times the reverse KL to the reference; kl_weight is the paper's lambda, which it leaves open.
+    kl_on: answers, nats a token on the prefixes of the chosen and rejected; samples, nats an answer, on one that the
+    current policy gives at each update to each pair (at most max_new_tokens), which costs its generation.
     beta: DPO's temperature. positive_weight: lambda of DPO-Positive. anchor_margin: delta of the anchored term.
     sft_weight: weight of the chosen answer's cross-entropy a token (0 is the paper's loss).
     max_rejected: negatives a pair. With kl_weight 0 the reference's log-probabilities are computed once and kept in
@@ -143,6 +145,7 @@ class DNPORecipe(AnswerRecipe):
     variant: PreferenceLoss = "paper"
     beta: float = Field(0.1, gt=0)
     kl_weight: float = Field(0.1, ge=0)
+    kl_on: Literal["answers", "samples"] = "answers"
     sft_weight: float = Field(0.0, ge=0)
     positive_weight: float = Field(50.0, ge=0)
     anchor_margin: float = 0.0
@@ -152,6 +155,8 @@ class DNPORecipe(AnswerRecipe):
 
     @model_validator(mode="after")
     def _reference_is_used(self) -> DNPORecipe:
+        if self.kl_on == "samples" and self.kl_weight == 0:
+            raise ValueError("kl_on=samples: answers would be drawn for a divergence of weight kl_weight=0")
         if self.reference is not None and (self.kl_weight > 0 or not self.stored_reference):
             raise ValueError(
                 "reference: stored log-probabilities serve kl_weight=0 and stored_reference=true alone; the reverse KL "

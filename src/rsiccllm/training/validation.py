@@ -154,7 +154,7 @@ class Validation(TrainerCallback):
 
     def _evaluate(self, model: Any, state: TrainerState) -> None:
         """Every process does it, so that all stop together; the first one writes."""
-        with _evaluating(model) as plain:
+        with evaluating(model) as plain:
             found = {"step": float(state.global_step), **self._generate(plain), "log_prob": self._log_prob(plain)}
         self.history.append(found)
         if not state.is_world_process_zero:
@@ -210,8 +210,8 @@ class Validation(TrainerCallback):
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[Any]:
-    """The model beneath its adapters' wrapper, in evaluation mode, and no stale positions left behind."""
+def evaluating(model: Any) -> Iterator[Any]:
+    """The model beneath its adapters' wrapper, to generate with: in evaluation mode, no stale positions left behind."""
     training = model.training
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     model.eval()
