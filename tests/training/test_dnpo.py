@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import torch
 from helpers import sample
 from pydantic import ValidationError
 
+from rsiccllm.cli import main
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
+from rsiccllm.records import PREFERENCES
 from rsiccllm.rsici.build import build_rsici
 from rsiccllm.rsicp.build import build_rsicp
 from rsiccllm.training.dnpo import DNPOTrainer, train_dnpo, unpacked
@@ -93,3 +97,63 @@ def test_a_run_that_draws_answers_begins_at_no_divergence(
     assert second["reverse_kl"] > 0
     with pytest.raises(ValidationError, match="answers would be drawn for a divergence of weight kl_weight=0"):
         recipe_for(tmp_path, data, tmp_path, kl_on="samples", kl_weight=0)
+
+
+def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that the command ends with, in this process: status 2 and nothing on standard output."""
+    monkeypatch.setattr("sys.argv", ["rsiccllm", *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main()
+    shown = capsys.readouterr()
+    assert end.value.code == 2
+    assert shown.out == ""
+    return [line for line in shown.err.splitlines() if line.startswith("rsiccllm: ")][-1]
+
+
+def test_preferences_that_are_none_are_one_line(
+    tiny_checkpoints: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("learning_rate: 1e-4\nmax_steps: 1\nbatch_size: 2\nkl_weight: 0\n", encoding="utf-8")
+    root = tmp_path / "rsicp"
+    shutil.copytree(data, root)
+    lines = (data / PREFERENCES).read_text(encoding="utf-8").splitlines()
+
+    def refused(*fields: str, model: Path = tiny_checkpoints["qwen2_5_vl"], of: Path = root) -> str:
+        settings = [f"model={model}", f"data={of}", f"out={tmp_path / 'out'}", *fields]
+        return told(monkeypatch, capsys, "train", "dnpo", recipe, *settings)
+
+    row = json.loads(lines[1])
+    for change, message in (
+        ({"chosen": row["rejected"][0]["text"] + " "}, "the chosen answer is also rejected"),
+        ({"rejected": []}, "field 'rejected'"),
+        ({"references": []}, "field 'references'"),
+        ({"references": None}, "field 'references'"),
+    ):
+        changed = {name: value for name, value in {**row, **change}.items() if value is not None}
+        (root / PREFERENCES).write_text("\n".join([lines[0], json.dumps(changed)]), encoding="utf-8")
+        line = refused()
+        assert f"{PREFERENCES}:2: " in line
+        assert message in line
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+    # The cache of the reference, of another checkpoint and cut short.
+    train_dnpo(recipe_for(tiny_checkpoints["qwen2_5_vl"], data, tmp_path / "first", kl_weight=0, max_steps=1))
+    cache = tmp_path / "first" / "reference.jsonl"
+    line = refused(f"reference={cache}", model=tiny_checkpoints["qwen3_vl"], of=data)
+    assert "reference.jsonl: holds log-probabilities of other weights than those in" in line
+    cache.write_text("".join(cache.read_text(encoding="utf-8").splitlines(keepends=True)[:4]), encoding="utf-8")
+    assert "reference.jsonl: is cut short, 3 of its" in refused(f"reference={cache}", of=data)
+
+
+def test_filtering_that_leaves_nothing_is_one_line(
+    tiny_checkpoints: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """An untrained model's answers say nothing that could be in this window."""
+    arguments = ["--data", data.parent / "rsici", "--out", tmp_path / "out", "--model", tiny_checkpoints["qwen2_5_vl"]]
+    line = told(monkeypatch, capsys, "rsicp", "build", *arguments, "--samples", 1, "--window", 0.98, 0.99)
+    assert re.search(r"--window 0.98 0.99: none of the \d+ wrong samples lies in it", line), line
+    assert not (tmp_path / "out" / PREFERENCES).exists()
