@@ -25,28 +25,7 @@ from pathlib import Path
 from typing import Any
 
 FORMS = ("trl", "unpacked, online", "unpacked, stored", "packed, online", "packed, stored", "packed, kl")
-WORDS = [
-    "a",
-    "house",
-    "is",
-    "built",
-    "in",
-    "the",
-    "top",
-    "left",
-    "corner",
-    "of",
-    "the",
-    "scene",
-    "and",
-    "some",
-    "trees",
-    "are",
-    "removed",
-    "beside",
-    "the",
-    "road",
-]
+SENTENCE = "a house is built in the top left corner of the scene and some trees are removed beside the road"
 
 
 def main() -> None:
@@ -70,6 +49,7 @@ def main() -> None:
             found[form].append(json.loads(done.stdout.splitlines()[-1]))
             print(f"run {run + 1} of {given.runs}: {form}", file=sys.stderr)
     base = statistics.median(row["seconds"] for row in found["trl"])
+    same = [row["loss"] for form, rows in found.items() if form != "packed, kl" for row in rows]
     print(f"{given.pairs} pairs of {given.size} px, 1 chosen and 2 rejected, float32, {given.threads} threads, "
           f"{given.runs} runs of {given.steps} steps")  # fmt: skip
     print(f"{'':18} {'s a step, median (least-most)':>32} {'x TRL':>6} {'MB':>6} {'first loss':>11}")
@@ -79,6 +59,7 @@ def main() -> None:
         memory = statistics.median(row["memory"] for row in rows)
         print(f"{form:18} {f'{middle:.3f} ({times[0]:.3f}-{times[-1]:.3f})':>32} {base / middle:6.2f} {memory:6.0f} "
               f"{rows[0]['loss']:11.6f}")  # fmt: skip
+    print(f"first losses of all runs but those with the KL: equal to {max(same) - min(same):.1e}")
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
@@ -98,7 +79,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(given.threads)
     rng = np.random.default_rng(0)
-    processor = build_tiny_processor([" ".join(WORDS), "what changed?"] * 4, 400, patch_size=14)
+    processor = build_tiny_processor([SENTENCE, "what changed?"] * 4, 400, patch_size=14)
     processor.tokenizer.padding_side = "left"
     # TRL trains on what the template puts after an answer; ours ends an answer with the end-of-turn token alone.
     processor.chat_template = TINY_CHAT_TEMPLATE.replace(
@@ -117,7 +98,12 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         return Image.fromarray(rng.integers(0, 255, (given.size, given.size, 3), np.uint8))
 
     samples = [
-        Sample(str(n), [image(), image()], "what changed?", [" ".join(rng.permutation(WORDS)[:11]) for _ in range(3)])
+        Sample(
+            str(n),
+            [image(), image()],
+            "what changed?",
+            [" ".join(rng.permutation(SENTENCE.split())[:11]) for _ in range(3)],
+        )
         for n in range(given.pairs)
     ]
     times: list[float] = []

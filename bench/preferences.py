@@ -1,6 +1,6 @@
 """Do the negatives help? DNPO from one SFT checkpoint of rendered scenes, by kind of negative and loss, over seeds.
 
-    python bench/preferences.py [--demo runs/demo] [--arms sft both ...] [--seeds 0 1 2] [--steps 120]
+    python bench/preferences.py [--demo runs/demo] [--arms sft both ...] [--seeds 0 1 2] [--steps 60]
     python bench/preferences.py --only-table
 
 --demo: what `rsiccllm demo` left behind: its scenes, its change map and its SFT checkpoint. Each (arm, seed) is one run
@@ -37,7 +37,7 @@ from rsiccllm.caption.captioner import Captioner
 from rsiccllm.files import link_or_copy, read_json, read_jsonl, write_jsonl
 from rsiccllm.keywords import similarity
 from rsiccllm.model.checkpoint import weights_digest
-from rsiccllm.records import PREFERENCES, Preference
+from rsiccllm.records import INSTRUCTIONS, PREFERENCES, Instruction, Preference
 from rsiccllm.rsicp.build import build_rsicp
 from rsiccllm.rsicp.sample import SAMPLES
 from rsiccllm.sources import open_source
@@ -50,7 +50,7 @@ FIELDS = ("object", "direction", "verb", "quantity", "place")
 CODE = ("model", "rsicp", "facts.py", "keywords.py", "phrases.py", "grammar.py", "words.py", "words.yaml",
         *(f"training/{name}.py" for name in ("data", "dnpo", "losses", "packing", "sft", "trainer")))  # fmt: skip
 ARMS = ("sft", "more sft", "filtering", "replacement", "both", "both, no KL", "ours")
-BATCH, RATE, BETA, KL, HARD_SEED = 8, 5e-5, 0.1, 0.1, 7
+BATCH, RATE, BETA, KL, PAIRS, HARD_SEED = 8, 5e-5, 0.1, 0.1, 1200, 7
 COLUMNS = ("cider_d", *FIELDS, "hallucination", "misses", "reversed", "hard_cider_d", "hard_object")
 
 
@@ -63,22 +63,35 @@ def settings_of(arm: str, seed: int, steps: int) -> dict[str, Any]:
     return {
         **fields,
         "steps": steps,
+        "pairs": PAIRS,
         "beta": BETA,
         "kl_weight": 0.0 if arm == "both, no KL" else KL,
         "variant": "ours" if arm == "ours" else "paper",
     }
 
 
+def first_pairs(work: Path, demo: Path) -> Path:
+    """As many training pairs as a short run can need; sampling from all would take longer than all runs."""
+    folder = work / "rsici"
+    if not (folder / INSTRUCTIONS).exists():
+        every = read_jsonl(demo / "rsici" / INSTRUCTIONS, Instruction)
+        records = [record for record in every if record.split == "train"][:PAIRS]
+        for path in {path for r in records for path in (r.before, r.after, r.mask) if path}:
+            link_or_copy(demo / "rsici" / path, folder / path)
+        write_jsonl(folder / INSTRUCTIONS, records)
+    return folder
+
+
 def preferences(work: Path, demo: Path, arm: str) -> Path:
     """The preference set of an arm; both variants are built of the same samples."""
-    paper, ours = work / "rsicp_paper", work / "rsicp_ours"
+    pairs, paper, ours = first_pairs(work, demo), work / "rsicp_paper", work / "rsicp_ours"
     if not (paper / PREFERENCES).exists():
-        build_rsicp(demo / "rsici", paper, variant="paper", model=str(demo / "sft"))
+        build_rsicp(pairs, paper, variant="paper", model=str(demo / "sft"))
     if arm == "ours":
         if not (ours / PREFERENCES).exists():
             ours.mkdir(exist_ok=True)
             shutil.copy(paper / SAMPLES, ours / SAMPLES)
-            build_rsicp(demo / "rsici", ours, variant="ours", model=str(demo / "sft"))
+            build_rsicp(pairs, ours, variant="ours", model=str(demo / "sft"))
         return ours
     if arm.startswith("both"):
         return paper
@@ -113,7 +126,7 @@ def run(work: Path, demo: Path, settings: dict[str, Any]) -> tuple[Path, list[di
     data = preferences(work, demo, arm)
     recipe = DNPORecipe(
         data=data, beta=settings["beta"], kl_weight=settings["kl_weight"], variant=settings["variant"],
-        max_rejected=4 if arm == "ours" else 3, validation=demo / "rsici", validation_pairs=100,
+        max_rejected=4 if arm == "ours" else 3, validation=demo / "rsici", validation_pairs=60,
         eval_steps=max(1, steps // 4), patience=None, **common,
     )  # fmt: skip
     train_dnpo(recipe)
@@ -195,7 +208,7 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=Path("runs/demo"))
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--work", type=Path, default=Path("runs/preferences"), help="where data and runs are kept")
     parser.add_argument("--only-table", action="store_true", help="train nothing; print what is there")
     given = parser.parse_args()

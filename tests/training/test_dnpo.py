@@ -154,6 +154,6 @@ def test_filtering_that_leaves_nothing_is_one_line(
 ) -> None:  # fmt: skip
     """An untrained model's answers say nothing that could be in this window."""
     arguments = ["--data", data.parent / "rsici", "--out", tmp_path / "out", "--model", tiny_checkpoints["qwen2_5_vl"]]
-    line = told(monkeypatch, capsys, "rsicp", "build", *arguments, "--samples", 1, "--window", 0.98, 0.99)
+    line = told(monkeypatch, capsys, "rsicp", "build", *arguments, "--samples", 1, "--variant", "paper", "--window", 0.98, 0.99)
     assert re.search(r"--window 0.98 0.99: none of the \d+ wrong samples lies in it", line), line
     assert not (tmp_path / "out" / PREFERENCES).exists()
