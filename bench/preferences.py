@@ -47,7 +47,8 @@ from rsiccllm.training.sft import train_sft
 from rsiccllm.training.validation import read_evaluations
 
 FIELDS = ("object", "direction", "verb", "quantity", "place")
-CODE = ("model", "rsicp", "facts.py", "keywords.py", "phrases.py", "grammar.py", "words.py", "words.yaml",
+CODE = ("model", "facts.py", "keywords.py", "phrases.py", "grammar.py", "words.py", "words.yaml",
+        *(f"rsicp/{name}.py" for name in ("build", "dates", "filter", "replace", "sample", "swaps")),
         *(f"training/{name}.py" for name in ("data", "dnpo", "losses", "packing", "sft", "trainer")))  # fmt: skip
 ARMS = ("sft", "more sft", "filtering", "replacement", "both", "both, no KL", "ours")
 BATCH, RATE, BETA, KL, PAIRS, HARD_SEED = 8, 5e-5, 0.1, 0.1, 1200, 7
