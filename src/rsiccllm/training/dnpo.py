@@ -156,8 +156,8 @@ class DNPOTrainer(StageTrainer):
         seeds = torch.randint(2**31, (len(samples),)).tolist()
         with evaluating(self.accelerator.unwrap_model(model)) as plain, self.accelerator.autocast():
             tokens = sample_tokens(plain, processor, questions, seeds, 1, 1.0, 1.0, self.recipe.max_new_tokens)
-        pad = processor.tokenizer.pad_token_id
-        rows = [[token for token in row if token != pad] for row in tokens.tolist()]
+        end = processor.tokenizer.eos_token_id
+        rows = [row[: row.index(end) + 1] if end in row else row for row in tokens.tolist()]
         packed = self.packing([replace(sample, drawn=row) for sample, row in zip(samples, rows, strict=True)])
         return dict(self._prepare_inputs(packed))
 
