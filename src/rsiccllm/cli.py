@@ -323,6 +323,24 @@ def rsicp_build(
     print(f"{out}: " + _counted(counts))
 
 
+@rsicp_app.command("export")
+def rsicp_export(
+    root: Annotated[Path, typer.Argument(help="a folder that `rsicp build` wrote")],
+    form: Annotated[str, typer.Option(help="trl or llama-factory")],
+    out: Out,
+    most: Annotated[int | None, typer.Option(min=1, help="rejected answers of a pair, at most (default: all)")] = None,
+) -> None:
+    """Write preferences in the form of another training tool, each rejected answer against the chosen one.
+
+    \b
+    Example:
+      rsiccllm rsicp export runs/levir_rsicp --form trl --out runs/levir_dpo
+    """
+    from rsiccllm.rsicp.export import export_preferences
+
+    print(f"{out}: " + _counted(export_preferences(root, form, out, most)))
+
+
 @train_app.command("difference")
 def train_difference_command(
     recipe: RecipePath, overrides: Overrides = None, fields: Annotated[bool, _fields("DifferenceRecipe")] = False

@@ -19,6 +19,10 @@ from rsiccllm.errors import InputError
 from rsiccllm.model.difference import MAP_STRIDE, fact_target
 from rsiccllm.model.processor import PairProcessor
 
+MODEL_FIELDS = ("input_ids", "position_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw",
+                "predict_at")  # fmt: skip
+"""Fields of a packed batch that the model takes."""
+
 
 @dataclass
 class Sample:
@@ -27,7 +31,7 @@ class Sample:
     facts: the (object, direction) of every change, [] for none, or None where that is not known. history: the
     (question, answer) of earlier turns of a dialogue; they are part of the prompt, and nothing is learnt on them.
     kinds: with preferences, how each rejected answer was made. reference: with preferences, the log-probability of each
-    answer under the reference, where it is stored.
+    answer under the reference, where it is stored. drawn: tokens of an answer drawn from the model, packed as the last.
     """
 
     id: str
@@ -39,6 +43,7 @@ class Sample:
     history: list[tuple[str, str]] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     reference: list[float] | None = None
+    drawn: list[int] = field(default_factory=list)
 
 
 def prompt_positions(mm_token_type_ids: Tensor, image_grid_thw: Tensor, merge: int) -> Tensor:
@@ -177,6 +182,7 @@ class PackingCollator:
         start = prompt_positions(types, grids, merge)
         after = int(start.max()) + 1
         answers = [self.processor.encode_answer(answer) for answer in sample.answers]
+        answers += [sample.drawn] if sample.drawn else []
         ids = [*prompt["input_ids"].tolist(), *(token for answer in answers for token in answer)]
         if len(ids) > self.max_tokens:
             raise InputError(
