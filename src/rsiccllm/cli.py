@@ -641,33 +641,50 @@ def bench_probe(
 
 @app.command("caption")
 def caption(
-    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="the first date's image")],
-    after: Annotated[Path, typer.Argument(metavar="AFTER", help="the second date's image")],
-    model: Annotated[str, typer.Option(help="a run's folder, a checkpoint folder or a hub name")] = "runs/demo/dnpo",
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="the first date's image; a folder; or a .csv alone")],
+    after: Annotated[
+        Path | None, typer.Argument(metavar="AFTER", help="the second date's image, or a folder of equal names")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="a run's folder, a checkpoint folder or a hub name (default: the one in the box)")
+    ] = None,
+    long: Annotated[bool, typer.Option("--long", help="a paragraph instead of a sentence")] = False,
+    ask: Annotated[str | None, typer.Option(help="answer this question instead")] = None,
+    candidates: Annotated[int, typer.Option(min=1, max=32, help="how many answers, at most")] = 1,
     resize: Annotated[bool, typer.Option("--resize", help="fit the second image to the first's size")] = False,
-    overlay: Annotated[Path | None, typer.Option(help="write both images and the change map side by side")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print JSON: an object, for several pairs one a line")] = False,
+    jsonl: Annotated[Path | None, typer.Option(help="write a line of JSON a pair; called again, go on there")] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="a PNG of both images and the change map side by side; a folder for several")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="pairs that go through the model at once")] = 16,
 ) -> None:
     """Say what changed between two images of one place.
 
+    Also for two folders, paired by file name, and for a CSV with the columns before and after (and perhaps id). The
+    exit status is 0 where every pair has its caption, 1 where some failed (each is named on standard error), 2 where
+    the command itself is wrong, 130 where it was stopped.
 
     \b
-    Example:
-      rsiccllm caption before.png after.png --model runs/levir_dnpo --overlay \\
-        map.png
+    Examples:
+      rsiccllm caption before.png after.png --overlay map.png
+      rsiccllm caption 2019/ 2024/ --jsonl captions.jsonl
+      rsiccllm caption pairs.csv --json --model runs/levir_dnpo
     """
-    from rsiccllm.pairs import open_pair
+    import json as json_module
 
-    pair = open_pair(before, after, resize=resize)
+    from rsiccllm.caption.job import Job, Wanted, shown
+
+    job = Job(before, after, Wanted(long, ask, candidates, resize, batch_size, overlay, jsonl))
     _quiet()
-    from rsiccllm.caption.captioner import Captioner
-    from rsiccllm.caption.overlay import draw_overlay
-
-    if model == "runs/demo/dnpo" and not Path(model).exists():
-        raise InputError("runs/demo/dnpo: no model there; `make demo` trains one, or name yours with --model")
-    result = next(Captioner.load(model).caption_all([pair]))
-    print(result.caption)
-    if overlay is not None:
-        draw_overlay(pair, result.change_map, overlay)
+    failed = 0
+    for outcome in job.run(model):
+        if outcome.line is None:
+            failed += 1
+            _say(f"{outcome.item.id}: {outcome.fault}")
+        else:
+            print(json_module.dumps(outcome.line) if json else shown(outcome.line, job.single), flush=True)
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command("demo")
@@ -722,8 +739,12 @@ def main() -> None:
 _thread_fault = threading.excepthook
 
 
-def _fail(message: str, status: int) -> None:
+def _say(message: str) -> None:
     print(f"rsiccllm: {' '.join(message.splitlines())}", file=sys.stderr)  # a file's name may hold a line break
+
+
+def _fail(message: str, status: int) -> None:
+    _say(message)
     raise SystemExit(status)
 
 

@@ -21,10 +21,8 @@ from rsiccllm.model.vlm import load_model
 
 
 @pytest.fixture(scope="module")
-def captioner(tiny_checkpoints: dict[str, Path]) -> Captioner:
-    folder = tiny_checkpoints["qwen2_5_vl"]
-    torch.manual_seed(0)
-    return Captioner(load_model(folder, "ours"), load_processor(folder), Calibration(1.0, 0.0))
+def captioner(mapping_checkpoint: Path) -> Captioner:
+    return Captioner(load_model(mapping_checkpoint), load_processor(mapping_checkpoint), Calibration(1.0, 0.0))
 
 
 def pixels(seed: int, height: int = 56, width: int = 84) -> np.ndarray:
@@ -42,6 +40,7 @@ def test_every_kind_of_image_gives_the_same_answer(captioner: Captioner, tmp_pat
     for path, values in zip(paths, (first, second), strict=True):
         Image.fromarray(values).save(path)
     expected = captioner.caption(paths[0], paths[1])
+    assert expected.caption not in ("", captioner.caption(paths[1], paths[0]).caption)  # it depends on the images
     assert expected.change_map is not None
     assert expected.change_map.shape == (56, 84)
     assert 0 <= expected.change_map.min() <= expected.change_map.max() <= 1
