@@ -687,6 +687,42 @@ def caption(
     raise typer.Exit(1 if failed else 0)
 
 
+@app.command("serve")
+def serve_command(
+    model: Annotated[
+        str | None, typer.Option(help="a run's folder, a checkpoint folder or a hub name (default: the one in the box)")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="the address to listen on; one that others reach needs a key")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    name: Annotated[str | None, typer.Option(help="what clients call the model (default: as --model)")] = None,
+    urls: Annotated[bool, typer.Option("--allow-urls", help="fetch images from public http(s) addresses too")] = False,
+    queue: Annotated[int, typer.Option(min=1, help="requests in hand at once; more get 429")] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="requests that go through the model together")] = 16,
+    body_bytes: Annotated[int, typer.Option(min=1, help="largest request")] = 16 * 2**20,
+    pixels: Annotated[int, typer.Option(min=1, help="largest image, width x height")] = 16_000_000,
+    answer_seconds: Annotated[float, typer.Option(help="longest wait for an answer; then 504")] = 60.0,
+) -> None:
+    """Serve captions by the API of OpenAI.
+
+    /v1/chat/completions takes two images as data URIs, the earlier date first; also /v1/models, /health and /metrics.
+    A key that clients must send is read from RSICCLLM_API_KEY. Needs: pip install 'rsiccllm[serve]'.
+
+    \b
+    Example:
+      rsiccllm serve --port 8000
+    """
+    _need("uvicorn", "prometheus_client", "starlette", extra="serve")
+    from rsiccllm.serve.settings import Limits
+
+    limits = Limits(body_bytes, pixels, queue=queue, batch=batch, answer_seconds=answer_seconds)
+    _quiet()
+    from rsiccllm.serve.run import serve
+
+    serve(model, host, port, name, urls, limits)
+
+
 @app.command("demo")
 def demo(
     out: Out = Path("runs/demo"),
@@ -704,6 +740,14 @@ def demo(
 
 def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items())
+
+
+def _need(*modules: str, extra: str) -> None:
+    """Raise InputError where an extra of ours is not installed."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in modules if find_spec(name) is None]:
+        raise InputError(f"{missing[0]} is not installed; pip install 'rsiccllm[{extra}]'")
 
 
 def _quiet() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -17,7 +17,7 @@ from rsiccllm.caption.images import pair_of
 from rsiccllm.caption.result import Caption
 from rsiccllm.errors import InputError
 from rsiccllm.model.checkpoint import resolve_checkpoint
-from rsiccllm.model.generate import Answer, Question, generate_answers, sample_answers
+from rsiccllm.model.generate import Answer, Encoded, generate_encoded, sample_encoded, whole_texts
 from rsiccllm.model.processor import PairProcessor, load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.pairs import OpenedPair
@@ -121,22 +121,41 @@ class Captioner:
         """Answer one prompt about opened pairs in batches, in order."""
         source = iter(pairs)
         while chunk := list(islice(source, batch_size)):
-            questions: list[Question] = [((pair.before, pair.after), prompt) for pair in chunk]
-            with self._turn:
-                answers = generate_answers(self.model, self.processor, questions, max_new_tokens)
-            sampled = self.sample(questions, candidates - 1, max_new_tokens, seed) if candidates > 1 else None
+            prompts = [self.encode(pair, prompt) for pair in chunk]
+            answers = self.answer_encoded(prompts, max_new_tokens)
+            sampled = None
+            if candidates > 1:
+                sampled = self.sample(prompts, [seed] * len(chunk), candidates - 1, max_new_tokens)
             for row, (pair, answer) in enumerate(zip(chunk, answers, strict=True)):
                 yield self.finish(answer, pair.before.size, prompt, sampled[row] if sampled else None)
 
-    def sample(self, questions: Sequence[Question], count: int, max_new_tokens: int, seed: int = 0,
-               temperature: float = TEMPERATURE, top_p: float = TOP_P) -> list[list[str]]:  # fmt: skip
-        """`count` sampled answers to each question, those not ended after `max_new_tokens` left out."""
+    def encode(self, pair: OpenedPair, prompt: str) -> Encoded:
+        """A question about a pair as the model is shown it: all that the model needs, and small."""
+        return self.processor.encode_prompt(prompt, (pair.before, pair.after))
+
+    def answer_encoded(
+        self, prompts: Sequence[Encoded], max_new_tokens: int, tell: Callable[[list[int]], None] | None = None
+    ) -> list[Answer]:
+        """Raw answers to encoded questions, as one batch. tell: as for `generate_encoded`."""
         with self._turn:
-            drawn = sample_answers(
-                self.model, self.processor, questions, [seed] * len(questions), count, temperature, top_p,
-                max_new_tokens,
-            )  # fmt: skip
-        return [[text for text in texts if text] for texts in drawn]
+            return generate_encoded(self.model, self.processor, prompts, max_new_tokens, tell)
+
+    def sample(
+        self,
+        prompts: Sequence[Encoded],
+        seeds: Sequence[int],
+        count: int,
+        max_new_tokens: int,
+        temperature: float = TEMPERATURE,
+        top_p: float = TOP_P,
+    ) -> list[list[str]]:
+        """`count` sampled answers to each encoded question, "" for those not ended after `max_new_tokens`.
+
+        seeds, temperature, top_p: as for `rsiccllm.model.generate.sample_encoded`.
+        """
+        with self._turn:
+            new = sample_encoded(self.model, self.processor, prompts, seeds, count, temperature, top_p, max_new_tokens)
+        return whole_texts(self.processor, new, count)
 
     def finish(
         self, answer: Answer, size: tuple[int, int], prompt: str = PROMPTS["caption"],
@@ -149,7 +168,7 @@ class Captioner:
             seen = np.asarray(grid.resize(size, Image.Resampling.BILINEAR)).clip(0, 1)
         if self.calibration is not None and prompt == PROMPTS["caption"]:
             confidence = self.calibration.confidence(answer.probability)
-        candidates = () if others is None else tuple(dict.fromkeys([answer.text, *others]))
+        candidates = () if others is None else tuple(dict.fromkeys([answer.text, *filter(None, others)]))
         return Caption(answer.text, answer.probability, confidence, seen, candidates)
 
 
