@@ -723,6 +723,31 @@ def serve_command(
     serve(model, host, port, name, urls, limits)
 
 
+@app.command("app")
+def app_command(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="as for caption; given twice, the two can be compared (default: the one in the box)"),
+    ] = None,
+    host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one from 7860")] = 7860,
+) -> None:
+    """Open a page to drop two images on.
+
+    A slider between the dates, the change map on top, caption, confidence and facts; questions; a second model beside
+    the first. Needs: pip install 'rsiccllm[app]'.
+
+    \b
+    Example:
+      rsiccllm app --model runs/levir_sft --model runs/levir_dnpo
+    """
+    _need("gradio", extra="app")
+    _quiet()
+    from rsiccllm.app.page import run_app
+
+    run_app(model or [], host, port)
+
+
 @app.command("demo")
 def demo(
     out: Out = Path("runs/demo"),
