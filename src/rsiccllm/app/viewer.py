@@ -19,6 +19,7 @@ _MOVE = "this.closest('.pair').style.setProperty('--cut', this.value + '%')"
 _SHOW = "this.closest('.pair').classList.toggle('mapless', !this.checked)"
 
 STYLE = """
+.pair, .said { --quiet: color-mix(in srgb, var(--body-text-color) 70%, transparent); }
 .pair { --cut: 50%; max-width: 640px; }
 .pair .stack { position: relative; border-radius: 10px; overflow: hidden; line-height: 0;
   border: 1px solid var(--border-color-primary); }
@@ -28,14 +29,14 @@ STYLE = """
 .pair.mapless .map { display: none; }
 .pair .line { position: absolute; top: 0; bottom: 0; left: var(--cut); width: 2px; margin-left: -1px; background: #fff;
   box-shadow: 0 0 3px #000a; }
-.pair .dates { display: flex; justify-content: space-between; font-size: 13px; color: color-mix(in srgb, var(--body-text-color) 70%, transparent);
+.pair .dates { display: flex; justify-content: space-between; font-size: 13px; color: var(--quiet);
   margin-bottom: 4px; }
 .pair input[type=range] { width: 100%; height: 32px; margin: 4px 0 0; accent-color: var(--color-accent); }
 .pair label { display: inline-flex; gap: 8px; align-items: center; min-height: 32px; font-size: 14px;
   color: var(--body-text-color); }
 .said { color: var(--body-text-color); }
 .said .text { font-size: 18px; line-height: 1.45; margin: 0 0 8px; white-space: pre-line; overflow-wrap: anywhere; }
-.said .model { font-size: 13px; font-weight: 600; color: color-mix(in srgb, var(--body-text-color) 70%, transparent); margin: 14px 0 2px; }
+.said .model { font-size: 13px; font-weight: 600; color: var(--quiet); margin: 14px 0 2px; }
 .said .sure, .said .doubt, .said .raw { display: inline-block; font-size: 13px; line-height: 1.3; padding: 4px 10px;
   border-radius: 12px; border: 1px solid var(--border-color-primary); }
 .said .doubt { border-color: #b45309; color: #92400e; background: #fef3c7; }
@@ -43,7 +44,7 @@ STYLE = """
 .said .facts { list-style: none; padding: 0; margin: 10px 0 0; }
 .said .facts li { display: flex; flex-wrap: wrap; gap: 2px 14px; padding: 6px 0; font-size: 14px;
   border-top: 1px solid var(--border-color-primary); }
-.said .facts span { color: color-mix(in srgb, var(--body-text-color) 70%, transparent); }
+.said .facts span { color: var(--quiet); }
 .fault { padding: 10px 14px; border-radius: 10px; border: 1px solid #b91c1c; color: #991b1b; background: #fee2e2;
   overflow-wrap: anywhere; }
 .dark .fault { color: #fecaca; background: #450a0a; }
