@@ -116,7 +116,8 @@ def instructions(
     def record(task: str, prompt: str, answer: Accepted, suffix: str = "", **more: Any) -> Instruction:
         fields: dict[str, Any] = {
             "id": f"{pair.id}/{suffix or task}", "pair": pair.id, "split": pair.split, "source": source, "task": task,
-            "before": pair.before, "after": pair.after, "mask": pair.mask, "changed": pair.changed, "prompt": prompt,
+            "before": pair.before, "after": pair.after, "mask": pair.mask,
+            "coded_mask": pair.coded_mask, "changed": pair.changed, "prompt": prompt,
             "answers": list(answer.answers), "facts": pair.facts, "teacher": answer.teacher, "asked": answer.asked,
         }  # fmt: skip
         return Instruction.model_validate(fields | more)

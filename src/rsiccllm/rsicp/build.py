@@ -245,7 +245,12 @@ def _swapped_dates(record: Instruction, chosen: str, negatives: int, draw: int, 
         rejected_answer(chosen, "dates", [], references, words),
         *replacements(references, negatives, seed=draw + 1, variant="paper", words=words),
     ]
-    other = record.model_copy(update={"id": f"{record.id}/swapped", "before": record.after, "after": record.before})
+    other = record.model_copy(
+        # A coded mask's direction is that of the dates as they were: what it says is left out, where it marks stays.
+        update={
+            "id": f"{record.id}/swapped", "before": record.after, "after": record.before, "coded_mask": False,
+        }
+    )  # fmt: skip
     yield _preference(other, right, _in_turn([rejected], right), references)
 
 
@@ -258,6 +263,7 @@ def _preference(record: Instruction, chosen: str, rejected: list[Rejected], refe
         before=record.before,
         after=record.after,
         mask=record.mask,
+        coded_mask=record.coded_mask,
         prompt=record.prompt,
         chosen=chosen,
         rejected=rejected,

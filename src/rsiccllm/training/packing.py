@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from rsiccllm.errors import InputError
-from rsiccllm.model.difference import MAP_STRIDE, fact_target
+from rsiccllm.model.difference import MAP_STRIDE, fact_cells, fact_target
 from rsiccllm.model.processor import PairProcessor
 
 MODEL_FIELDS = ("input_ids", "position_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw",
@@ -28,6 +28,7 @@ MODEL_FIELDS = ("input_ids", "position_ids", "attention_mask", "mm_token_type_id
 class Sample:
     """What one row is made of. answers: with preferences, the first is the chosen one. mask: [height, width] bool.
 
+    objects: uint8 [2, height, width], what went and what came at each pixel of the mask (`masks`), or None.
     facts: the (object, direction) of every change, [] for none, or None where that is not known. history: the
     (question, answer) of earlier turns of a dialogue; they are part of the prompt, and nothing is learnt on them.
     kinds: with preferences, how each rejected answer was made. reference: with preferences, the log-probability of each
@@ -42,6 +43,7 @@ class Sample:
     facts: list[tuple[str, str]] | None = None
     history: list[tuple[str, str]] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
+    objects: np.ndarray | None = None
     reference: list[float] | None = None
     drawn: list[int] = field(default_factory=list)
 
@@ -107,6 +109,15 @@ def _preference_fields(samples: Sequence[Sample]) -> dict[str, Any]:
     return fields
 
 
+def sample_fact_target(sample: Sample, grid: Tensor, processor: PairProcessor) -> Tensor | None:
+    """What the map should say of a sample: `fact_cells` where they are known, else `fact_target`, else None."""
+    if sample.objects is not None and sample.objects.any():
+        patch = processor.image_processor.patch_size
+        objects = torch.from_numpy(np.ascontiguousarray(sample.objects))
+        return fact_cells(objects, *(int(side) * patch // MAP_STRIDE for side in grid[1:]))
+    return None if sample.facts is None else fact_target(sample.facts)
+
+
 @dataclass
 class PackingCollator:
     """Turns samples into one packed batch.
@@ -170,7 +181,7 @@ class PackingCollator:
             "answer_of": torch.tensor(answer_of),
             "row_of": torch.tensor(row_of),
             "map_targets": [row["target"] for row in rows],
-            "fact_targets": [None if item.facts is None else fact_target(item.facts) for item in samples],
+            "fact_targets": [row["facts"] for row in rows],
             **_preference_fields(samples),
         }
 
@@ -199,4 +210,5 @@ class PackingCollator:
             "positions": torch.cat([start, *positions], dim=1),
             "answers": answers,
             "target": target,
+            "facts": sample_fact_target(sample, grids[0], self.processor) if len(grids) else None,
         }

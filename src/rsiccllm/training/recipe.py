@@ -65,12 +65,19 @@ class Recipe(BaseModel):
 
 
 class DifferenceRecipe(Recipe):
-    """The change map of variant "ours" alone, before fine-tuning (training/difference.py). Fields as for SFTRecipe."""
+    """The change map of variant "ours" alone, before fine-tuning (training/difference.py). Fields as for SFTRecipe.
+
+    crop: learn from square parts of so many pixels of the processed image, a multiple of a token's side, most of them
+    on a change; None takes whole images. nuisance: how far light, colour, sharpness, texture and registration are
+    moved at random, each date on its own (training/nuisance.py); 0 leaves the images as they are.
+    """
 
     stage: Literal["difference"] = "difference"
     map_weight: float = Field(1.0, ge=0)
     fact_weight: float = Field(1.0, ge=0)
     train_vision: bool = False
+    crop: int | None = Field(None, ge=28)
+    nuisance: float = Field(0.0, ge=0, le=2)
 
 
 class AnswerRecipe(Recipe):
