@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 import transformers
 
+from rsiccllm.caption.captioner import EMBEDDED
 from rsiccllm.demo.base import new_model, train_base
+from rsiccllm.demo.calibrate import calibrate
 from rsiccllm.model.checkpoint import save_model
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
@@ -27,7 +29,6 @@ SIDE = 224
 """Pixels a side that the model looks at: 8 x 8 visual tokens an image."""
 
 SCENES = "scenes:12000,seed=20,size=224"
-EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
 
 
 def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference: int = 6000, sft: int = 1600) -> Path:
@@ -58,11 +59,12 @@ def embed(model: Path, folder: Path = EMBEDDED) -> None:
 
 
 def main() -> None:
-    """Train and embed."""
+    """Train, embed, calibrate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
     transformers.logging.set_verbosity_error()
     embed(train_embedded(parser.parse_args().out))
+    print("\n".join(calibrate(EMBEDDED)))
 
 
 if __name__ == "__main__":
