@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
+    BitsAndBytesConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLModel,
@@ -28,6 +29,7 @@ from transformers import initialization as init
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import is_bitsandbytes_available
 
 from rsiccllm.errors import InputError
 from rsiccllm.model.checkpoint import load_config
@@ -233,17 +235,24 @@ register_checkpoint_conversion_mapping(
 PairModel = PairQwen2_5_VL | PairQwen3VL
 
 
-def load_model(checkpoint: str | Path, variant: Variant | None = None, dtype: torch.dtype = torch.float32) -> Any:
+def load_model(
+    checkpoint: str | Path,
+    variant: Variant | None = None,
+    dtype: torch.dtype = torch.float32,
+    four_bit: bool = False,
+) -> Any:
     """Load a model from a folder or hub name: ours, or a plain Qwen2.5-VL or Qwen3-VL to which the difference is added.
 
-    variant: the difference path; None keeps what the checkpoint says ("none" for a plain base).
-    Raises InputError where there is no checkpoint, or it is of another architecture.
+    variant: the difference path; None keeps what the checkpoint says ("none" for a plain base). four_bit: hold the
+    language model's linear layers in 4 bits (NF4) and compute with them in dtype; the rest stays in dtype.
+    Raises InputError where there is no checkpoint, it is of another architecture, or bitsandbytes is not there.
     """
     name = str(checkpoint)
     config, model_class = _config_of(name, variant)
+    options = {"quantization_config": _four_bit(dtype)} if four_bit else {}
     try:
         model, report = model_class.from_pretrained(
-            name, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+            name, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **options
         )
     except (OSError, RuntimeError, SafetensorError) as error:  # none there, of other shapes, cut short
         reason = str(error).splitlines()[0]
@@ -257,6 +266,18 @@ def load_model(checkpoint: str | Path, variant: Variant | None = None, dtype: to
             f"{name}: the weights do not fit the model (first: {(missing or sorted(report['unexpected_keys']))[0]})"
         )
     return model
+
+
+def _four_bit(dtype: torch.dtype) -> Any:
+    if not is_bitsandbytes_available():
+        raise InputError("load_in_4bit: needs bitsandbytes, which is not there; expected `pip install rsiccllm[qlora]`")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=["model.visual", "model.difference", "lm_head"],
+    )
 
 
 def empty_model(checkpoint: str | Path, variant: Variant | None = None) -> Any:

@@ -78,12 +78,24 @@ class AnswerRecipe(Recipe):
 
     max_tokens: longest row, prompt and all answers; a longer one is an error before training starts.
     lora_rank: rank of LoRA adapters on the language model's linear layers, merged into the finished model; None trains
-    all weights.
+    all weights. use_dora: adapters that learn the length of each weight column apart (DoRA, Liu et al. 2024).
+    load_in_4bit: the frozen language model under the adapters held in 4 bits (NF4; needs bitsandbytes); the adapters
+    are merged into the 16-bit weights. gradient_checkpointing: activations computed again on the way back, not kept.
     """
 
     max_tokens: int = Field(4096, ge=16)
     lora_rank: int | None = Field(None, ge=1)
     lora_alpha: float = Field(32.0, gt=0)
+    use_dora: bool = False
+    load_in_4bit: bool = False
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _adapters(self) -> AnswerRecipe:
+        for name in ("use_dora", "load_in_4bit"):
+            if getattr(self, name) and self.lora_rank is None:
+                raise ValueError(f"{name}=true needs adapters: set lora_rank")
+        return self
 
 
 class SFTRecipe(AnswerRecipe):

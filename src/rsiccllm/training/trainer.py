@@ -25,7 +25,7 @@ from transformers import (
 from rsiccllm import __version__
 from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write, read_json, sha256, write_json
-from rsiccllm.model.checkpoint import save_model
+from rsiccllm.model.checkpoint import resolve_checkpoint, save_model
 from rsiccllm.model.processor import PairProcessor
 from rsiccllm.model.variants import Variant
 from rsiccllm.model.vlm import load_model
@@ -159,6 +159,8 @@ def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
         dataloader_num_workers=recipe.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         average_tokens_across_devices=True,
+        gradient_checkpointing=getattr(recipe, "gradient_checkpointing", False),
+        gradient_checkpointing_kwargs={"use_reentrant": False},
     )
 
 
@@ -226,9 +228,7 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     trainer.finish()
     folder = recipe.out / "model"
     if first:
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if _has_adapters(model):
-            model = model.merge_and_unload()
+        model = merged(trainer.accelerator.unwrap_model(trainer.model), recipe)
         before = getattr(model.config, "provenance", None) or {}  # the base's, where it is one of ours
         model.config.provenance = {
             "stage": getattr(recipe, "stage", ""),
@@ -287,7 +287,7 @@ def load_to_train(checkpoint: str, recipe: AnswerRecipe, variant: Variant | None
     computes with anyway. Whatever learns is held in float32, because small updates are lost in bf16.
     """
     light = recipe.bf16 and recipe.lora_rank is not None
-    model = load_model(checkpoint, variant, torch.bfloat16 if light else torch.float32)
+    model = load_model(checkpoint, variant, torch.bfloat16 if light else torch.float32, recipe.load_in_4bit)
     if model.model.difference is not None:
         model.model.difference.float()
     if not recipe.train_vision:
@@ -307,5 +307,28 @@ def with_adapters(model: Any, recipe: AnswerRecipe) -> Any:
     whole = ["difference"] if model.model.difference is not None else None
     return get_peft_model(
         model,
-        LoraConfig(r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules=layers, modules_to_save=whole),
-    )
+        LoraConfig(
+            r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, use_dora=recipe.use_dora, target_modules=layers,
+            modules_to_save=whole,
+        ),
+    )  # fmt: skip
+
+
+def merged(model: Any, recipe: Recipe) -> Any:
+    """The finished model without its adapters, where it has some.
+
+    Adapters learnt over a 4-bit base are merged into the base as it was in 16 or 32 bits: in 4 the sum would be rounded
+    once more, and most of what was learnt with it.
+    """
+    if not _has_adapters(model):
+        return model
+    if isinstance(recipe, AnswerRecipe) and recipe.load_in_4bit:
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        variant = (model.config.difference or {}).get("variant")
+        whole = load_to_train(
+            resolve_checkpoint(recipe.model), recipe.model_copy(update={"load_in_4bit": False}), variant
+        )
+        set_peft_model_state_dict(whole, get_peft_model_state_dict(model))
+        model = whole
+    return model.merge_and_unload()
