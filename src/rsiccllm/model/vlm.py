@@ -142,12 +142,18 @@ class _WithDifference(_Mixin):
         logits_to_keep: int | Tensor = 0,
         mm_encoder_outputs: dict[str, Any] | None = None,
         predict_at: Tensor | None = None,
+        answer_ids: Tensor | None = None,
+        answer_mask: Tensor | None = None,
+        answer_positions: Tensor | None = None,
+        answer_rows: Tensor | None = None,
         **kwargs: Any,
     ) -> PairOutput:
         """As the base class's, and:
 
         predict_at: [predictions] positions in the flattened [batch * length] sequence whose next-token logits are
         wanted; the head then runs on these alone. Without it, logits are the base class's.
+        answer_*: answers over the prompts that input_ids holds, as PackingCollator gives them with share="cache";
+        predict_at then counts in the flattened [answers, 1 + tokens] of the prompt's last token and the answer's.
         input_ids None and no inputs_embeds: the images alone, through the difference path; no logits.
         """
         maps: list[Tensor] | None = None
@@ -172,7 +178,22 @@ class _WithDifference(_Mixin):
         if predict_at is None:
             output = super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep)
             return PairOutput(**output, maps=maps, facts=facts)
-        hidden = self.model(**inputs)[0]
+        if answer_ids is None:
+            hidden = self.model(**inputs)[0]
+        else:
+            assert attention_mask is not None
+            assert answer_mask is not None
+            prompt = self.model(**{**inputs, "use_cache": True})
+            cache = prompt.past_key_values
+            cache.batch_select_indices(answer_rows)
+            answers = self.model(
+                input_ids=answer_ids,
+                attention_mask=torch.cat([attention_mask[answer_rows], answer_mask], 1),
+                position_ids=answer_positions,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            hidden = torch.cat([prompt[0][answer_rows, -1:], answers[0]], 1)  # [answers, 1 + tokens, width]
         return PairOutput(logits=self.lm_head(hidden.flatten(0, 1)[predict_at]), maps=maps, facts=facts)
 
 
@@ -240,11 +261,13 @@ def load_model(
     variant: Variant | None = None,
     dtype: torch.dtype = torch.float32,
     four_bit: bool = False,
+    attention: str = "sdpa",
 ) -> Any:
     """Load a model from a folder or hub name: ours, or a plain Qwen2.5-VL or Qwen3-VL to which the difference is added.
 
     variant: the difference path; None keeps what the checkpoint says ("none" for a plain base). four_bit: hold the
     language model's linear layers in 4 bits (NF4) and compute with them in dtype; the rest stays in dtype.
+    attention: transformers' name of the attention kernel.
     Raises InputError where there is no checkpoint, it is of another architecture, or bitsandbytes is not there.
     """
     name = str(checkpoint)
@@ -252,7 +275,7 @@ def load_model(
     options = {"quantization_config": _four_bit(dtype)} if four_bit else {}
     try:
         model, report = model_class.from_pretrained(
-            name, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True, **options
+            name, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True, **options
         )
     except (OSError, RuntimeError, SafetensorError) as error:  # none there, of other shapes, cut short
         reason = str(error).splitlines()[0]

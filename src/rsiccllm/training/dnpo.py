@@ -24,7 +24,7 @@ from rsiccllm.training.losses import (
     reverse_kl,
     softmax_dpo_loss,
 )
-from rsiccllm.training.packing import PackingCollator, Sample
+from rsiccllm.training.packing import Sample, collator_of
 from rsiccllm.training.recipe import DNPORecipe
 from rsiccllm.training.reference import adapters_off, stored_reference
 from rsiccllm.training.trainer import (
@@ -209,7 +209,7 @@ def train_dnpo(recipe: DNPORecipe) -> Path:
     processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
     reference = load_model(checkpoint) if needs_copy(recipe) else None
     model = load_to_train(checkpoint, recipe)
-    collator = PackingCollator(processor, recipe.max_tokens)
+    collator = collator_of(recipe, processor)
     check_lengths(dataset, collator)
     validation = Validation(recipe, held_out, processor) if held_out else None
     trainer = DNPOTrainer(recipe, model, processor, dataset, collator, reference=reference, validation=validation)

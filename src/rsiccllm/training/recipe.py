@@ -81,6 +81,9 @@ class AnswerRecipe(Recipe):
     all weights. use_dora: adapters that learn the length of each weight column apart (DoRA, Liu et al. 2024).
     load_in_4bit: the frozen language model under the adapters held in 4 bits (NF4; needs bitsandbytes); the adapters
     are merged into the 16-bit weights. gradient_checkpointing: activations computed again on the way back, not kept.
+    pack_tokens: several pairs share a row up to so many tokens; None gives each a row of its own. share: how answers
+    share their prompt (training/packing.py); "mask" for sdpa, "cache" for kernels that take no mask of one's own.
+    attention: the kernel; flash_attention_2 needs a CUDA GPU, bf16 and share: cache.
     """
 
     max_tokens: int = Field(4096, ge=16)
@@ -89,12 +92,23 @@ class AnswerRecipe(Recipe):
     use_dora: bool = False
     load_in_4bit: bool = False
     gradient_checkpointing: bool = False
+    pack_tokens: int | None = Field(None, ge=16)
+    share: Literal["mask", "cache"] = "mask"
+    attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
 
     @model_validator(mode="after")
     def _adapters(self) -> AnswerRecipe:
         for name in ("use_dora", "load_in_4bit"):
             if getattr(self, name) and self.lora_rank is None:
                 raise ValueError(f"{name}=true needs adapters: set lora_rank")
+        if self.attention != "sdpa" and (self.share == "mask" or not self.bf16):
+            raise ValueError(
+                f"attention={self.attention}: takes no mask of one's own and no float32; set share=cache, bf16=true"
+            )
+        if self.share == "cache" and (self.gradient_checkpointing or self.pack_tokens):
+            raise ValueError(
+                "share=cache: keeps keys and values a prompt; unset gradient_checkpointing and pack_tokens"
+            )
         return self
 
 

@@ -27,13 +27,10 @@ from rsiccllm.model.checkpoint import weights_digest
 from rsiccllm.progress import track
 from rsiccllm.training.data import PairDataset
 from rsiccllm.training.losses import answer_log_probs
-from rsiccllm.training.packing import PackingCollator
+from rsiccllm.training.packing import MODEL_FIELDS, PackingCollator
 from rsiccllm.training.recipe import DNPORecipe
 
 FORM = "rsiccllm.reference.v1"
-MODEL_FIELDS = ("input_ids", "position_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw",
-                "predict_at")  # fmt: skip
-"""Fields of a packed batch that the model takes."""
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from rsiccllm.model.difference import fact_loss, map_loss
 from rsiccllm.model.processor import load_processor
 from rsiccllm.records import INSTRUCTIONS, Instruction, Preference
 from rsiccllm.training.data import PairDataset, check_lengths, load_records
-from rsiccllm.training.packing import PackingCollator
+from rsiccllm.training.packing import collator_of
 from rsiccllm.training.recipe import SFTRecipe
 from rsiccllm.training.trainer import (
     StageTrainer,
@@ -77,7 +77,7 @@ def train_sft(recipe: SFTRecipe) -> Path:
     checkpoint = resolve_checkpoint(recipe.model)
     processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
     model = load_to_train(checkpoint, recipe, recipe.variant)
-    collator = PackingCollator(processor, recipe.max_tokens)
+    collator = collator_of(recipe, processor)
     check_lengths(dataset, collator)
     trainer = SFTTrainer(recipe, model, processor, Views(dataset, swapped=False) if recipe.turns else dataset, collator)
     return train_and_save(trainer, processor)

@@ -287,7 +287,8 @@ def load_to_train(checkpoint: str, recipe: AnswerRecipe, variant: Variant | None
     computes with anyway. Whatever learns is held in float32, because small updates are lost in bf16.
     """
     light = recipe.bf16 and recipe.lora_rank is not None
-    model = load_model(checkpoint, variant, torch.bfloat16 if light else torch.float32, recipe.load_in_4bit)
+    dtype = torch.bfloat16 if light else torch.float32
+    model = load_model(checkpoint, variant, dtype, recipe.load_in_4bit, recipe.attention)
     if model.model.difference is not None:
         model.model.difference.float()
     if not recipe.train_vision:

@@ -25,9 +25,8 @@ from rsiccllm.pairs import open_pair
 from rsiccllm.records import INSTRUCTIONS, Instruction
 from rsiccllm.training.data import load_records
 from rsiccllm.training.losses import answer_log_probs
-from rsiccllm.training.packing import PackingCollator, Sample
+from rsiccllm.training.packing import MODEL_FIELDS, Sample, collator_of
 from rsiccllm.training.recipe import DNPORecipe
-from rsiccllm.training.reference import MODEL_FIELDS
 
 EVALUATIONS = "validation.jsonl"
 BEST = "best.safetensors"
@@ -93,7 +92,7 @@ class Validation(TrainerCallback):
         self.recipe = recipe
         self.records = records
         self.processor = processor
-        self.collator = PackingCollator(processor, recipe.max_tokens)
+        self.collator = collator_of(recipe, processor)
         self.history: list[dict[str, float]] = []
         self.stopped: str | None = None
 
