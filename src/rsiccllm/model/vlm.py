@@ -93,9 +93,19 @@ class _Body(_Mixin):
         else:
             super()._init_weights(module)
 
-    def get_image_features(self, pixel_values: Tensor, image_grid_thw: Tensor, **kwargs: Any) -> Any:
-        """As the base class gives them, with the difference added; and `maps` and `facts` as in DifferenceOutput."""
-        encoded = super().get_image_features(pixel_values, image_grid_thw, **{**kwargs, "return_dict": True})
+    def tower_features(self, pixel_values: Tensor, image_grid_thw: Tensor, **kwargs: Any) -> Any:
+        """As the base class gives them, each image for itself, without the difference."""
+        return super().get_image_features(pixel_values, image_grid_thw, **{**kwargs, "return_dict": True})
+
+    def get_image_features(
+        self, pixel_values: Tensor, image_grid_thw: Tensor, encoded: Any = None, **kwargs: Any
+    ) -> Any:
+        """As the base class gives them, with the difference added; and `maps` and `facts` as in DifferenceOutput.
+
+        encoded: what `tower_features` gave for these images, where it is known already.
+        """
+        if encoded is None:
+            encoded = self.tower_features(pixel_values, image_grid_thw, **kwargs)
         encoded.maps = encoded.facts = None
         if self.difference is not None:
             merge = self.config.vision_config.spatial_merge_size
@@ -146,6 +156,7 @@ class _WithDifference(_Mixin):
         answer_mask: Tensor | None = None,
         answer_positions: Tensor | None = None,
         answer_rows: Tensor | None = None,
+        encoded: Any = None,
         **kwargs: Any,
     ) -> PairOutput:
         """As the base class's, and:
@@ -154,12 +165,13 @@ class _WithDifference(_Mixin):
         wanted; the head then runs on these alone. Without it, logits are the base class's.
         answer_*: answers over the prompts that input_ids holds, as PackingCollator gives them with share="cache";
         predict_at then counts in the flattened [answers, 1 + tokens] of the prompt's last token and the answer's.
+        encoded: the images' features as the body's `tower_features` gives them, where they are known already.
         input_ids None and no inputs_embeds: the images alone, through the difference path; no logits.
         """
         maps: list[Tensor] | None = None
         facts: list[Tensor] | None = None
         if pixel_values is not None and mm_encoder_outputs is None:
-            mm_encoder_outputs = {"image": self.model.get_image_features(pixel_values, image_grid_thw)}
+            mm_encoder_outputs = {"image": self.model.get_image_features(pixel_values, image_grid_thw, encoded)}
             maps, facts = mm_encoder_outputs["image"].maps, mm_encoder_outputs["image"].facts
         if input_ids is None and inputs_embeds is None:
             return PairOutput(maps=maps, facts=facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 from torch import Tensor
 from transformers import set_seed
 
+from rsiccllm.errors import InputError
 from rsiccllm.model.checkpoint import resolve_checkpoint
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import PREFERENCES, Instruction, Preference
-from rsiccllm.training.data import PairDataset, check_lengths, load_records
+from rsiccllm.training.data import PairDataset, check_lengths, fill_dataset
 from rsiccllm.training.health import plot_health
 from rsiccllm.training.losses import (
     anchor_loss,
@@ -185,7 +187,11 @@ def dnpo_dataset(recipe: DNPORecipe) -> PreferenceDataset:
         assert isinstance(record, Preference)
         return [record.chosen, *(answer.text for answer in record.rejected[: recipe.max_rejected])]
 
-    return PreferenceDataset(recipe.data, load_records(recipe.data, PREFERENCES, Preference, recipe.split), answers)
+    dataset = fill_dataset(PreferenceDataset, recipe, PREFERENCES, Preference, answers)
+    twice = [name for name, times in Counter(record.id for record in dataset.records).items() if times > 1]
+    if twice:  # what is stored of the reference goes by id
+        raise InputError(f"data: record '{twice[0]}' is in two of the folders; expected each in one")
+    return dataset
 
 
 def needs_copy(recipe: DNPORecipe) -> bool:

@@ -12,7 +12,7 @@ from rsiccllm.model.checkpoint import resolve_checkpoint
 from rsiccllm.model.difference import fact_loss, map_loss
 from rsiccllm.model.processor import load_processor
 from rsiccllm.records import INSTRUCTIONS, Instruction, Preference
-from rsiccllm.training.data import PairDataset, check_lengths, load_records
+from rsiccllm.training.data import PairDataset, check_lengths, fill_dataset
 from rsiccllm.training.packing import collator_of
 from rsiccllm.training.recipe import SFTRecipe
 from rsiccllm.training.trainer import (
@@ -65,7 +65,7 @@ def sft_dataset(recipe: SFTRecipe) -> PairDataset:
         assert isinstance(record, Instruction)
         return record.answers[: recipe.max_answers]
 
-    return PairDataset(recipe.data, load_records(recipe.data, INSTRUCTIONS, Instruction, recipe.split), answers)
+    return fill_dataset(PairDataset, recipe, INSTRUCTIONS, Instruction, answers)
 
 
 def train_sft(recipe: SFTRecipe) -> Path:
