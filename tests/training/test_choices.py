@@ -212,8 +212,8 @@ def test_with_everything_chosen_a_stopped_run_goes_on_exactly(
 ) -> None:
     """Mix, turns, packing, average, kept features, accumulation; stopped in the second epoch."""
     fields: dict[str, Any] = {
-        "max_steps": 8, "save_steps": 7, "turns": True, "pack_tokens": 200, "ema": 0.9, "train_vision": False, "accumulate": 2,
-        "batch_size": 2, "feature_cache": tmp_path / "cache", "lora_rank": 4,
+        "max_steps": 8, "save_steps": 7, "turns": True, "pack_tokens": 200, "ema": 0.9, "train_vision": False,
+        "accumulate": 2, "batch_size": 2, "feature_cache": tmp_path / "cache", "lora_rank": 4,
     }  # fmt: skip
     mix = {data[0]: 1, data[1]: 2}
     whole = recipe_for(tiny_checkpoints["qwen2_5_vl"], mix, tmp_path / "whole", **fields)
