@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-from PIL import Image
+from collections.abc import Callable
+from pathlib import Path
 
-from rsiccllm.training.packing import Sample
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from rsiccllm.model.processor import load_processor
+from rsiccllm.model.vlm import load_model
+from rsiccllm.training.packing import PackingCollator, Sample
 
 
 def noise(rng: np.random.Generator, height: int = 56, width: int = 56) -> Image.Image:
@@ -22,3 +29,31 @@ def sample(seed: int, answers: int, height: int = 56, width: int = 56, images: i
         answers=[" ".join(rng.permutation(words)[: 3 + k]) for k in range(answers)],
         mask=rng.random((height, width)) > 0.5,
     )
+
+
+def sharded_updates(
+    checkpoint: Path, rank: int, world: int, shard: Callable[[nn.Module], None]
+) -> tuple[Tensor, nn.Module]:
+    """Two updates on this process's share of four samples, normalised by the count of all answer tokens.
+
+    Returns this process's part of the losses [2], and the model.
+    """
+    torch.manual_seed(0)
+    model = load_model(checkpoint, "ours")
+    torch.nn.init.normal_(model.model.difference.out.weight, std=0.05)
+    shard(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    collator = PackingCollator(load_processor(checkpoint))
+    samples = [sample(seed, 1 + seed) for seed in range(4)]
+    count = sum(len(collator([item])["labels"]) for item in samples)
+    losses = []
+    for _ in range(2):
+        batch = collator(samples[rank::world])
+        [batch.pop(name) for name in ("map_targets", "fact_targets", "answer_of", "row_of")]
+        labels = batch.pop("labels")
+        loss = torch.nn.functional.cross_entropy(model(**batch).logits, labels, reduction="sum") / count
+        (loss * world).backward()  # gradients are averaged over processes
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+    return torch.stack(losses), model

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -10,15 +11,17 @@ from torch.nn.functional import cross_entropy
 
 from rsiccllm.errors import InputError
 from rsiccllm.model.processor import load_processor
+from rsiccllm.model.variants import Variant
 from rsiccllm.model.vlm import load_model
 from rsiccllm.training.losses import answer_log_probs
-from rsiccllm.training.packing import PackingCollator, map_target, packed_mask, prompt_positions
+from rsiccllm.training.packing import PackingCollator, fill_rows, map_target, packed_mask, prompt_positions
 
 FAMILIES = ["qwen2_5_vl", "qwen3_vl"]
 
 
 def test_mask_rows_spelt_out() -> None:
-    segments = torch.tensor([[0, 0, 1, 1, 2, -1]])
+    segments = torch.tensor([[0, 0, 1, 1, 2, -1], [0, 1, 0, 0, 1, -1]])
+    pairs = torch.tensor([[0] * 6, [0, 0, 1, 1, 1, 0]])
     expected = torch.tensor(
         [
             [1, 0, 0, 0, 0, 0],  # prompt: causal
@@ -29,7 +32,22 @@ def test_mask_rows_spelt_out() -> None:
             [0, 0, 0, 0, 0, 1],  # padding sees itself alone
         ]
     ).bool()
-    assert packed_mask(segments)[0, 0].equal(expected)
+    two_pairs = torch.tensor(
+        [
+            [1, 0, 0, 0, 0, 0],
+            [1, 1, 0, 0, 0, 0],
+            [0, 0, 1, 0, 0, 0],  # the second pair's prompt does not see the first pair
+            [0, 0, 1, 1, 0, 0],
+            [0, 0, 1, 1, 1, 0],
+            [0, 0, 0, 0, 0, 1],
+        ]
+    ).bool()
+    assert packed_mask(segments, pairs)[:, 0].equal(torch.stack([expected, two_pairs]))
+
+
+def test_rows_are_filled_longest_first() -> None:
+    assert fill_rows([5, 9, 4, 3, 12, 1], 10) == [[4], [1, 5], [0, 2], [3]]
+    assert fill_rows([5, 9], None) == [[0], [1]]
 
 
 def test_map_target_is_the_share_of_area() -> None:
@@ -68,16 +86,22 @@ def test_prompt_positions_equal_the_models_own(tiny_checkpoints: dict[str, Path]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("variant", ["none", "ours"])
-def test_packed_equals_separate_sequences(tiny_checkpoints: dict[str, Path], family: str, variant: str) -> None:
+@pytest.mark.parametrize(
+    ("variant", "pack", "share"),
+    [("none", None, "mask"), ("ours", None, "mask"), ("ours", 150, "mask"), ("ours", None, "cache")],
+)
+def test_packed_equals_separate_sequences(
+    tiny_checkpoints: dict[str, Path], family: str, variant: Variant, pack: int | None, share: Literal["mask", "cache"]
+) -> None:
     """Ragged prompts (other image sizes) and ragged answer counts: log-probabilities and gradients are the same."""
     processor = load_processor(tiny_checkpoints[family])
     model = load_model(tiny_checkpoints[family], variant)
     if model.model.difference is not None:
         torch.nn.init.normal_(model.model.difference.out.weight, std=0.05)
     samples = [sample(0, 3), sample(1, 1, 84, 56), sample(2, 5)]
-    batch = PackingCollator(processor)(samples)
+    batch = PackingCollator(processor, pack_tokens=pack, share=share)(samples)
     [batch.pop(name) for name in ("map_targets", "fact_targets")]
+    assert batch["input_ids"].shape[0] == (3 if pack is None else 2)
     labels, answer_of, row_of = (batch.pop(name) for name in ("labels", "answer_of", "row_of"))
     assert row_of.tolist() == [0, 0, 0, 1, 2, 2, 2, 2, 2]
     packed = answer_log_probs(model(**batch).logits, labels, answer_of, len(row_of))
@@ -113,3 +137,21 @@ def test_too_long_is_an_error_and_nothing_is_cut(tiny_checkpoints: dict[str, Pat
     item.answers = ["house " * 300]
     with pytest.raises(InputError, match=r"sample_7: \d+ tokens .* over max_tokens=100"):
         PackingCollator(processor, max_tokens=100)([item])
+
+
+def test_targets_follow_their_images(tiny_checkpoints: dict[str, Path]) -> None:
+    """The longest pair is laid out first; its map and facts go with it, and its answers keep their place."""
+    processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
+    samples = [sample(0, 1), sample(1, 2, 56, 112), sample(2, 1)]
+    for item, facts in zip(samples, ([], [("road", "appear")], None), strict=True):
+        item.facts = facts
+    plain, packed = PackingCollator(processor)(samples), PackingCollator(processor, pack_tokens=1000)(samples)
+    assert packed["input_ids"].shape[0] == 1
+    for name in ("labels", "answer_of", "row_of"):
+        assert packed[name].equal(plain[name])
+    order = [1, 0, 2]
+    assert packed["image_grid_thw"].equal(plain["image_grid_thw"].unflatten(0, (3, 2))[order].flatten(0, 1))
+    for name in ("map_targets", "fact_targets"):
+        for place, index in enumerate(order):
+            one, other = packed[name][place], plain[name][index]
+            assert one is other is None or one.equal(other)

@@ -105,6 +105,23 @@ def test_lora_trains_adapters_and_merges_them(
     assert first["preference_loss"] == pytest.approx(0.693147, abs=1e-5)
 
 
+def test_pairs_that_share_a_row_or_a_cache_train_the_same(
+    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base = str(tiny_checkpoints["qwen2_5_vl"])
+    ways = {"rows": {}, "packed": {"pack_tokens": 300}, "cached": {"share": "cache"}}
+    for name, fields in ways.items():
+        common = {"model": base, "max_steps": 2, **COMMON, **fields}
+        train_sft(SFTRecipe(data=data[0], out=tmp_path / name / "sft", **common))
+        train_dnpo(DNPORecipe(data=data[1], out=tmp_path / name / "dnpo", lora_rank=4, **common))
+    for stage in ("sft", "dnpo"):
+        expected = load_model(tmp_path / "rows" / stage / "model").state_dict()
+        for name in ("packed", "cached"):
+            assert losses(tmp_path / name / stage) == pytest.approx(losses(tmp_path / "rows" / stage), abs=2e-5)
+            found = load_model(tmp_path / name / stage / "model").state_dict()
+            assert all((found[weight] - value).abs().max() < 1e-4 for weight, value in expected.items())
+
+
 def test_under_lora_and_bf16_what_is_frozen_is_held_in_bf16_and_what_learns_in_float32(
     tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path
 ) -> None:

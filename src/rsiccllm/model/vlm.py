@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
+    BitsAndBytesConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLModel,
@@ -28,6 +29,7 @@ from transformers import initialization as init
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import is_bitsandbytes_available
 
 from rsiccllm.errors import InputError
 from rsiccllm.model.checkpoint import load_config
@@ -91,9 +93,19 @@ class _Body(_Mixin):
         else:
             super()._init_weights(module)
 
-    def get_image_features(self, pixel_values: Tensor, image_grid_thw: Tensor, **kwargs: Any) -> Any:
-        """As the base class gives them, with the difference added; and `maps` and `facts` as in DifferenceOutput."""
-        encoded = super().get_image_features(pixel_values, image_grid_thw, **{**kwargs, "return_dict": True})
+    def tower_features(self, pixel_values: Tensor, image_grid_thw: Tensor, **kwargs: Any) -> Any:
+        """As the base class gives them, each image for itself, without the difference."""
+        return super().get_image_features(pixel_values, image_grid_thw, **{**kwargs, "return_dict": True})
+
+    def get_image_features(
+        self, pixel_values: Tensor, image_grid_thw: Tensor, encoded: Any = None, **kwargs: Any
+    ) -> Any:
+        """As the base class gives them, with the difference added; and `maps` and `facts` as in DifferenceOutput.
+
+        encoded: what `tower_features` gave for these images, where it is known already.
+        """
+        if encoded is None:
+            encoded = self.tower_features(pixel_values, image_grid_thw, **kwargs)
         encoded.maps = encoded.facts = None
         if self.difference is not None:
             merge = self.config.vision_config.spatial_merge_size
@@ -140,18 +152,26 @@ class _WithDifference(_Mixin):
         logits_to_keep: int | Tensor = 0,
         mm_encoder_outputs: dict[str, Any] | None = None,
         predict_at: Tensor | None = None,
+        answer_ids: Tensor | None = None,
+        answer_mask: Tensor | None = None,
+        answer_positions: Tensor | None = None,
+        answer_rows: Tensor | None = None,
+        encoded: Any = None,
         **kwargs: Any,
     ) -> PairOutput:
         """As the base class's, and:
 
         predict_at: [predictions] positions in the flattened [batch * length] sequence whose next-token logits are
         wanted; the head then runs on these alone. Without it, logits are the base class's.
+        answer_*: answers over the prompts that input_ids holds, as PackingCollator gives them with share="cache";
+        predict_at then counts in the flattened [answers, 1 + tokens] of the prompt's last token and the answer's.
+        encoded: the images' features as the body's `tower_features` gives them, where they are known already.
         input_ids None and no inputs_embeds: the images alone, through the difference path; no logits.
         """
         maps: list[Tensor] | None = None
         facts: list[Tensor] | None = None
         if pixel_values is not None and mm_encoder_outputs is None:
-            mm_encoder_outputs = {"image": self.model.get_image_features(pixel_values, image_grid_thw)}
+            mm_encoder_outputs = {"image": self.model.get_image_features(pixel_values, image_grid_thw, encoded)}
             maps, facts = mm_encoder_outputs["image"].maps, mm_encoder_outputs["image"].facts
         if input_ids is None and inputs_embeds is None:
             return PairOutput(maps=maps, facts=facts)
@@ -170,7 +190,22 @@ class _WithDifference(_Mixin):
         if predict_at is None:
             output = super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep)
             return PairOutput(**output, maps=maps, facts=facts)
-        hidden = self.model(**inputs)[0]
+        if answer_ids is None:
+            hidden = self.model(**inputs)[0]
+        else:
+            assert attention_mask is not None
+            assert answer_mask is not None
+            prompt = self.model(**{**inputs, "use_cache": True})
+            cache = prompt.past_key_values
+            cache.batch_select_indices(answer_rows)
+            answers = self.model(
+                input_ids=answer_ids,
+                attention_mask=torch.cat([attention_mask[answer_rows], answer_mask], 1),
+                position_ids=answer_positions,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            hidden = torch.cat([prompt[0][answer_rows, -1:], answers[0]], 1)  # [answers, 1 + tokens, width]
         return PairOutput(logits=self.lm_head(hidden.flatten(0, 1)[predict_at]), maps=maps, facts=facts)
 
 
@@ -233,17 +268,26 @@ register_checkpoint_conversion_mapping(
 PairModel = PairQwen2_5_VL | PairQwen3VL
 
 
-def load_model(checkpoint: str | Path, variant: Variant | None = None, dtype: torch.dtype = torch.float32) -> Any:
+def load_model(
+    checkpoint: str | Path,
+    variant: Variant | None = None,
+    dtype: torch.dtype = torch.float32,
+    four_bit: bool = False,
+    attention: str = "sdpa",
+) -> Any:
     """Load a model from a folder or hub name: ours, or a plain Qwen2.5-VL or Qwen3-VL to which the difference is added.
 
-    variant: the difference path; None keeps what the checkpoint says ("none" for a plain base).
-    Raises InputError where there is no checkpoint, or it is of another architecture.
+    variant: the difference path; None keeps what the checkpoint says ("none" for a plain base). four_bit: hold the
+    language model's linear layers in 4 bits (NF4) and compute with them in dtype; the rest stays in dtype.
+    attention: transformers' name of the attention kernel.
+    Raises InputError where there is no checkpoint, it is of another architecture, or bitsandbytes is not there.
     """
     name = str(checkpoint)
     config, model_class = _config_of(name, variant)
+    options = {"quantization_config": _four_bit(dtype)} if four_bit else {}
     try:
         model, report = model_class.from_pretrained(
-            name, config=config, dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+            name, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True, **options
         )
     except (OSError, RuntimeError, SafetensorError) as error:  # none there, of other shapes, cut short
         reason = str(error).splitlines()[0]
@@ -257,6 +301,18 @@ def load_model(checkpoint: str | Path, variant: Variant | None = None, dtype: to
             f"{name}: the weights do not fit the model (first: {(missing or sorted(report['unexpected_keys']))[0]})"
         )
     return model
+
+
+def _four_bit(dtype: torch.dtype) -> Any:
+    if not is_bitsandbytes_available():
+        raise InputError("load_in_4bit: needs bitsandbytes, which is not there; expected `pip install rsiccllm[qlora]`")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=["model.visual", "model.difference", "lm_head"],
+    )
 
 
 def empty_model(checkpoint: str | Path, variant: Variant | None = None) -> Any:

@@ -15,18 +15,33 @@ from rsiccllm.masks import decode
 from rsiccllm.pairs import open_classes, open_pair, probe_image
 from rsiccllm.records import INSTRUCTIONS, PREFERENCES, Instruction, Preference
 from rsiccllm.training.packing import PackingCollator, Sample
+from rsiccllm.training.recipe import Recipe
 
 Record = TypeVar("Record", Instruction, Preference)
+Pairs = TypeVar("Pairs", bound="PairDataset")
 
 
 class PairDataset(Dataset):
-    """Instructions or preferences under one data root; images are opened when a sample is asked for."""
+    """Instructions or preferences under one data root, or more laid end to end by `add`; images are opened when a
+    sample is asked for.
+
+    sizes: records of each root. weights: how often each is drawn from, against the others.
+    """
 
     def __init__(self, root: Path, records: Sequence[Instruction] | Sequence[Preference],
                  answers: Callable[[Instruction | Preference], list[str]]) -> None:  # fmt: skip
-        self.root = root
-        self.records = records
+        self.records: list[Instruction | Preference] = list(records)
+        self.roots = [root] * len(records)
+        self.sizes = [len(records)]
+        self.weights = [1.0]
         self.answers = answers
+
+    def add(self, root: Path, records: Sequence[Instruction] | Sequence[Preference]) -> None:
+        """Lay another root's records after these."""
+        self.records += records
+        self.roots += [root] * len(records)
+        self.sizes.append(len(records))
+        self.weights.append(1.0)
 
     @property
     def seen(self) -> frozenset[str]:
@@ -37,9 +52,9 @@ class PairDataset(Dataset):
         return len(self.records)
 
     def __getitem__(self, index: int) -> Sample:
-        record = self.records[index]
-        mask = inside(self.root, record.mask) if record.mask else None
-        pair = open_pair(inside(self.root, record.before), inside(self.root, record.after), mask)
+        record, root = self.records[index], self.roots[index]
+        mask = inside(root, record.mask) if record.mask else None
+        pair = open_pair(inside(root, record.before), inside(root, record.after), mask)
         objects = decode(open_classes(mask)) if mask is not None and record.coded_mask else None
         answers = self.answers(record)
         history = [(turn.question, turn.answer) for turn in record.history] if isinstance(record, Instruction) else []
@@ -93,6 +108,26 @@ def load_records(root: Path, filename: str, record: type[Record], split: str) ->
     return records
 
 
+def fill_dataset(
+    dataset: type[Pairs],
+    recipe: Recipe,
+    filename: str,
+    record: type[Record],
+    answers: Callable[[Instruction | Preference], list[str]],
+    keep: Callable[[list[Record]], list[Record]] = list,
+) -> Pairs:
+    """The rows that a recipe trains on, from all its folders. keep: which records of a folder.
+
+    Raises InputError as `load_records` does.
+    """
+    folders = [(root, keep(load_records(root, filename, record, recipe.split))) for root in recipe.weights]
+    found = dataset(*folders[0], answers)
+    for root, records in folders[1:]:
+        found.add(root, records)
+    found.weights = list(recipe.weights.values())
+    return found
+
+
 def row_lengths(dataset: PairDataset, collator: PackingCollator, indices: Iterable[int]) -> list[tuple[int, int, int]]:
     """(image tokens, other tokens of the prompt, tokens of all answers) of rows, about; no pixel is decoded for it.
 
@@ -107,7 +142,7 @@ def row_lengths(dataset: PairDataset, collator: PackingCollator, indices: Iterab
     lengths = []
     for index in indices:
         record = dataset.records[index]
-        width, height = probe_image(inside(dataset.root, record.before))
+        width, height = probe_image(inside(dataset.roots[index], record.before))
         history = record.history if isinstance(record, Instruction) else []
         asked = [record.prompt, *(text for turn in history for text in (turn.question, turn.answer))]
         lengths.append((2 * patches(height, width) // merged, count(asked), count(dataset.answers(record))))

@@ -18,7 +18,7 @@ from rsiccllm.model.processor import PairProcessor, load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import INSTRUCTIONS, Instruction
 from rsiccllm.training.crops import Crops
-from rsiccllm.training.data import PairDataset, load_records
+from rsiccllm.training.data import PairDataset, fill_dataset
 from rsiccllm.training.packing import Sample, sample_fact_target, sample_map_target
 from rsiccllm.training.recipe import DifferenceRecipe
 from rsiccllm.training.trainer import StageTrainer, claim_output, train_and_save
@@ -61,13 +61,16 @@ class DifferenceTrainer(StageTrainer):
         return (loss, output) if return_outputs else loss
 
 
+def _one_a_pair(records: list[Instruction]) -> list[Instruction]:
+    """A pair has one record a task; the difference path asks for no task."""
+    return list({record.pair: record for record in records}.values())
+
+
 def train_difference(recipe: DifferenceRecipe) -> Path:
     """Run a recipe, or what is left of it. Returns the folder of the finished model, from which SFT starts."""
     if claim_output(recipe):
         return recipe.out / "model"
-    records = load_records(recipe.data, INSTRUCTIONS, Instruction, recipe.split)
-    # A pair has one record a task; the difference path asks for no task.
-    dataset = PairDataset(recipe.data, list({record.pair: record for record in records}.values()), lambda record: [])
+    dataset = fill_dataset(PairDataset, recipe, INSTRUCTIONS, Instruction, lambda record: [], _one_a_pair)
     set_seed(recipe.seed)  # fresh difference weights are drawn from it
     checkpoint = resolve_checkpoint(recipe.model)
     processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)

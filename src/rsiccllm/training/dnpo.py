@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor
 from transformers import set_seed
 
+from rsiccllm.errors import InputError
 from rsiccllm.model.checkpoint import resolve_checkpoint
 from rsiccllm.model.generate import sample_tokens
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import PREFERENCES, Instruction, Preference
-from rsiccllm.training.data import PairDataset, check_lengths, load_records
+from rsiccllm.training.data import PairDataset, check_lengths, fill_dataset
 from rsiccllm.training.losses import (
     anchor_loss,
     answer_log_probs,
@@ -27,7 +29,7 @@ from rsiccllm.training.losses import (
     sampled_kl,
     softmax_dpo_loss,
 )
-from rsiccllm.training.packing import PackingCollator, Sample
+from rsiccllm.training.packing import PackingCollator, Sample, collator_of
 from rsiccllm.training.recipe import DNPORecipe
 from rsiccllm.training.reference import adapters_off, stored_reference
 from rsiccllm.training.trainer import (
@@ -213,7 +215,11 @@ def dnpo_dataset(recipe: DNPORecipe) -> PreferenceDataset:
         assert isinstance(record, Preference)
         return [record.chosen, *(answer.text for answer in record.rejected[: recipe.max_rejected])]
 
-    return PreferenceDataset(recipe.data, load_records(recipe.data, PREFERENCES, Preference, recipe.split), answers)
+    dataset = fill_dataset(PreferenceDataset, recipe, PREFERENCES, Preference, answers)
+    twice = [name for name, times in Counter(record.id for record in dataset.records).items() if times > 1]
+    if twice:  # what is stored of the reference goes by id
+        raise InputError(f"data: record '{twice[0]}' is in two of the folders; expected each in one")
+    return dataset
 
 
 def needs_copy(recipe: DNPORecipe) -> bool:
@@ -237,7 +243,7 @@ def train_dnpo(recipe: DNPORecipe) -> Path:
     processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
     reference = load_model(checkpoint) if needs_copy(recipe) else None
     model = load_to_train(checkpoint, recipe)
-    collator = PackingCollator(processor, recipe.max_tokens)
+    collator = collator_of(recipe, processor)
     check_lengths(dataset, collator)
     validation = Validation(recipe, held_out, processor) if held_out else None
     drawing = recipe.kl_on == "samples"

@@ -23,7 +23,7 @@ from rsiccllm.training.dnpo import dnpo_dataset, needs_copy
 from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import AnswerRecipe, DNPORecipe, SFTRecipe
 from rsiccllm.training.sft import sft_dataset
-from rsiccllm.training.trainer import with_adapters
+from rsiccllm.training.trainer import freeze, with_adapters
 
 LOOKED_AT = 512
 """Rows of the data whose tokens are counted, evenly drawn."""
@@ -88,8 +88,7 @@ def plan(recipe: SFTRecipe | DNPORecipe) -> Plan:
     """What a recipe will take on one device. Raises InputError as its training would, for model and data."""
     checkpoint = resolve_checkpoint(recipe.model)
     model = empty_model(checkpoint, recipe.variant if isinstance(recipe, SFTRecipe) else None)
-    if not recipe.train_vision:
-        model.model.visual.requires_grad_(False)
+    freeze(model, recipe)
     config = model.config
     model = with_adapters(model, recipe)
     dataset = sft_dataset(recipe) if isinstance(recipe, SFTRecipe) else dnpo_dataset(recipe)

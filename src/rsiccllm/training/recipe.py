@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,21 +22,26 @@ PreferenceLoss = Literal["paper", "softmax", "positive", "anchored", "length-nor
 class Recipe(BaseModel):
     """Settings that all stages share.
 
-    model: folder or hub name of the checkpoint to start from. data: a folder that `rsici build` or `rsicp build` wrote.
+    model: folder or hub name of the checkpoint to start from. data: a folder that `rsici build` or `rsicp build` wrote,
+    or several, each with its weight: how large a share of what is shown comes from it, whatever its size.
     out: where checkpoints, logs and the finished model go. split: which part of the data is trained on.
     batch_size: image pairs a step on one device; accumulate: steps whose gradients are added before an update.
     max_steps: updates; where None, `epochs` passes over the data. warmup_steps: updates of linear rise to the learning
-    rate, after which it falls to zero as a cosine. difference_learning_rate: of the difference path; None takes
-    learning_rate. bf16: autocast to bfloat16.
+    rate, after which it falls to zero as a cosine. difference_learning_rate, merger_learning_rate,
+    vision_learning_rate: of the difference path, of the projector from the vision tower to the language model, and of
+    the tower; None takes learning_rate. bf16: autocast to bfloat16.
+    ema: the finished model is the moving average of the weights that learn, with this decay an update; None: the last.
     min_pixels, max_pixels: the processor's limits on an image's area; None keeps the checkpoint's.
-    save_steps: updates between checkpoints. train_vision: whether the vision tower learns too.
+    save_steps: updates between checkpoints. train_vision: whether the vision tower learns too (and its projector).
+    feature_cache: a folder that keeps what a frozen tower says of each image, up to feature_cache_gb; later epochs and
+    runs read it.
     workers: processes that prepare batches beside the training process.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
-    data: Path
+    data: Path | dict[Path, Annotated[float, Field(gt=0)]]
     out: Path
     split: str = "train"
     batch_size: int = Field(8, ge=1)
@@ -45,6 +50,8 @@ class Recipe(BaseModel):
     max_steps: int | None = Field(None, ge=1)
     learning_rate: float = Field(gt=0, lt=1)
     difference_learning_rate: float | None = Field(None, gt=0, lt=1)
+    merger_learning_rate: float | None = Field(None, gt=0, lt=1)
+    vision_learning_rate: float | None = Field(None, gt=0, lt=1)
     warmup_steps: int = Field(20, ge=0)
     weight_decay: float = Field(0.01, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
@@ -55,7 +62,23 @@ class Recipe(BaseModel):
     save_steps: int = Field(100, ge=1)
     log_steps: int = Field(10, ge=1)
     train_vision: bool = True
+    ema: float | None = Field(None, gt=0, lt=1)
+    feature_cache: Path | None = None
+    feature_cache_gb: float = Field(20.0, gt=0)
     workers: int = Field(0, ge=0, le=64)
+
+    @property
+    def weights(self) -> dict[Path, float]:
+        """The folders of data and their weights."""
+        return self.data if isinstance(self.data, dict) else {self.data: 1.0}
+
+    @model_validator(mode="after")
+    def _data(self) -> Recipe:
+        if not self.weights:
+            raise ValueError("data: expected a folder, or folders with their weights")
+        if self.feature_cache is not None and (self.train_vision or getattr(self, "train_merger", False)):
+            raise ValueError("feature_cache: holds for a frozen tower; set train_vision=false and leave train_merger")
+        return self
 
     @model_validator(mode="after")
     def _pixels(self) -> Recipe:
@@ -83,9 +106,16 @@ class DifferenceRecipe(Recipe):
 class AnswerRecipe(Recipe):
     """Settings of the stages that learn from answers.
 
+    What learns: the difference path always; the language model, whole or through adapters, unless train_language is
+    false; the vision tower where train_vision; the projector where train_merger or train_vision.
     max_tokens: longest row, prompt and all answers; a longer one is an error before training starts.
     lora_rank: rank of LoRA adapters on the language model's linear layers, merged into the finished model; None trains
-    all weights.
+    all weights. use_dora: adapters that learn the length of each weight column apart (DoRA, Liu et al. 2024).
+    load_in_4bit: the frozen language model under the adapters held in 4 bits (NF4; needs bitsandbytes); the adapters
+    are merged into the 16-bit weights. gradient_checkpointing: activations computed again on the way back, not kept.
+    pack_tokens: several pairs share a row up to so many tokens; None gives each a row of its own. share: how answers
+    share their prompt (training/packing.py); "mask" for sdpa, "cache" for kernels that take no mask of one's own.
+    attention: the kernel; flash_attention_2 needs a CUDA GPU, bf16 and share: cache.
     validation: a folder that `rsici build` wrote. With it, before the first update and every eval_steps, answers of at
     most max_new_tokens to validation_pairs pairs of its validation_split (task validation_task) are generated and
     scored, and the finished model is that of the best evaluation, by best_by: similarity of key words to the nearest
@@ -95,9 +125,17 @@ class AnswerRecipe(Recipe):
     where the log-probability of the references fell at each; None never stops.
     """
 
+    train_language: bool = True
+    train_merger: bool = False
     max_tokens: int = Field(4096, ge=16)
     lora_rank: int | None = Field(None, ge=1)
     lora_alpha: float = Field(32.0, gt=0)
+    use_dora: bool = False
+    load_in_4bit: bool = False
+    gradient_checkpointing: bool = False
+    pack_tokens: int | None = Field(None, ge=16)
+    share: Literal["mask", "cache"] = "mask"
+    attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
     validation: Path | None = None
     validation_split: str = "val"
     validation_task: str = "caption"
@@ -115,6 +153,27 @@ class AnswerRecipe(Recipe):
             )
         if self.validation is not None and self.validation_split == self.split:
             raise ValueError(f"validation_split={self.validation_split} is the split that is trained on")
+        if self.validation is not None and self.ema:
+            raise ValueError("ema: the best evaluation's own weights are kept, not an average; unset ema or validation")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters(self) -> AnswerRecipe:
+        for name in ("use_dora", "load_in_4bit"):
+            if getattr(self, name) and self.lora_rank is None:
+                raise ValueError(f"{name}=true needs adapters: set lora_rank")
+        if self.lora_rank is not None and not self.train_language:
+            raise ValueError(
+                "lora_rank: adapters are on the language model, which train_language=false leaves as it is"
+            )
+        if self.attention != "sdpa" and (self.share == "mask" or not self.bf16):
+            raise ValueError(
+                f"attention={self.attention}: takes no mask of one's own and no float32; set share=cache, bf16=true"
+            )
+        if self.share == "cache" and (self.gradient_checkpointing or self.pack_tokens):
+            raise ValueError(
+                "share=cache: keeps keys and values a prompt; unset gradient_checkpointing and pack_tokens"
+            )
         return self
 
 
@@ -193,7 +252,7 @@ def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> 
     Raises InputError, naming the file and the field, for an unknown field, an impossible value or broken YAML.
     """
     text = read_text(path)
-    texts = {name for name, field in kind.model_fields.items() if field.annotation in (str, Path)}
+    texts = {name for name, field in kind.model_fields.items() if field.annotation in (str, Path)} | {"data"}
     try:
         fields = yaml.load(text, _Loader)
         if isinstance(fields, dict) and texts & fields.keys():
@@ -210,7 +269,7 @@ def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> 
             raise InputError(f"override {override!r}: expected field=value")
         try:
             # A folder may be named 2024, and a shell eats the quotes that would say so.
-            fields[name] = value if name in texts else yaml.load(value, _Loader)
+            fields[name] = value if name in texts and not value.startswith("{") else yaml.load(value, _Loader)
         except _NOT_YAML:
             raise InputError(f"override {override!r}: the value is not valid YAML") from None
     where = f"{path} (with {' '.join(overrides)})" if overrides else str(path)

@@ -12,8 +12,8 @@ from rsiccllm.model.checkpoint import resolve_checkpoint
 from rsiccllm.model.difference import fact_loss, map_loss
 from rsiccllm.model.processor import load_processor
 from rsiccllm.records import INSTRUCTIONS, Instruction, Preference
-from rsiccllm.training.data import PairDataset, check_lengths, load_records
-from rsiccllm.training.packing import PackingCollator
+from rsiccllm.training.data import PairDataset, check_lengths, fill_dataset
+from rsiccllm.training.packing import collator_of
 from rsiccllm.training.recipe import SFTRecipe
 from rsiccllm.training.trainer import (
     StageTrainer,
@@ -66,7 +66,7 @@ def sft_dataset(recipe: SFTRecipe) -> PairDataset:
         assert isinstance(record, Instruction)
         return record.answers[: recipe.max_answers]
 
-    return PairDataset(recipe.data, load_records(recipe.data, INSTRUCTIONS, Instruction, recipe.split), answers)
+    return fill_dataset(PairDataset, recipe, INSTRUCTIONS, Instruction, answers)
 
 
 def train_sft(recipe: SFTRecipe) -> Path:
@@ -79,7 +79,7 @@ def train_sft(recipe: SFTRecipe) -> Path:
     checkpoint = resolve_checkpoint(recipe.model)
     processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
     model = load_to_train(checkpoint, recipe, recipe.variant)
-    collator = PackingCollator(processor, recipe.max_tokens)
+    collator = collator_of(recipe, processor)
     check_lengths(dataset, collator)
     shown = Views(dataset, swapped=False) if recipe.turns else dataset
     validation = Validation(recipe, held_out, processor) if held_out else None

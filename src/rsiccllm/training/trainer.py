@@ -25,12 +25,15 @@ from transformers import (
 from rsiccllm import __version__
 from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write, read_json, sha256, write_json
-from rsiccllm.model.checkpoint import save_model
+from rsiccllm.model.checkpoint import resolve_checkpoint, save_model
 from rsiccllm.model.processor import PairProcessor
 from rsiccllm.model.variants import Variant
 from rsiccllm.model.vlm import load_model
 from rsiccllm.training.bar import TrainingBar
+from rsiccllm.training.ema import Ema
+from rsiccllm.training.features import FeatureCache
 from rsiccllm.training.health import plot_health
+from rsiccllm.training.mix import MixSampler
 from rsiccllm.training.recipe import AnswerRecipe, Recipe
 from rsiccllm.training.validation import Validation
 
@@ -84,6 +87,8 @@ class StageTrainer(Trainer):
     ) -> None:
         self.recipe = recipe
         self.validation = validation
+        self.ema = Ema(recipe.ema) if recipe.ema else None
+        self.features: FeatureCache | None = None
         self.parts: dict[str, list[float]] = {}
         self.optimizer: torch.optim.Optimizer | None = None
         super().__init__(
@@ -92,27 +97,56 @@ class StageTrainer(Trainer):
             train_dataset=dataset,
             data_collator=collator,
             processing_class=processor,
-            callbacks=[_LogLines(recipe.out / "log.jsonl"), _MarkWhole(), *([validation] if validation else [])],
+            callbacks=[
+                _LogLines(recipe.out / "log.jsonl"),
+                *([self.ema] if self.ema else []),
+                _MarkWhole(),
+                *([validation] if validation else []),
+            ],
             **kwargs,
         )
         self.remove_callback(PrinterCallback)  # TrainingBar shows the same without filling standard output
 
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
+        mix: Any = train_dataset or self.train_dataset
+        if len(getattr(mix, "sizes", [None])) == 1:
+            return super()._get_train_sampler(train_dataset)
+        return MixSampler(mix.sizes, mix.weights, self.recipe.seed)
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """On the device, and with what is kept of a frozen tower."""
+        inputs = super()._prepare_inputs(inputs)
+        if self.recipe.feature_cache is not None and "pixel_values" in inputs:
+            if self.features is None:
+                model = self.accelerator.unwrap_model(self.model)
+                body = (model.get_base_model() if _has_adapters(model) else model).model
+                limit = 1e9 * self.recipe.feature_cache_gb
+                self.features = FeatureCache(self.recipe.feature_cache, body, limit)
+            with self.compute_loss_context_manager():
+                inputs["encoded"] = self.features.encode(inputs["pixel_values"], inputs["image_grid_thw"])
+        return inputs
+
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-        """AdamW in two groups, the difference path at a learning rate of its own; norms and biases do not decay."""
+        """AdamW, each part at a learning rate of its own; norms and biases do not decay."""
         if self.optimizer is None:
             settings = self.recipe
-            groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+            rates = {
+                "difference": settings.difference_learning_rate,
+                "merger": settings.merger_learning_rate,
+                "vision": settings.vision_learning_rate,
+            }
+            groups: dict[tuple[str, bool], list[torch.nn.Parameter]] = {}
             for name, weight in self.model.named_parameters():
                 if weight.requires_grad:
-                    groups.setdefault((".difference." in name, weight.ndim > 1), []).append(weight)
+                    groups.setdefault((part_of(name), weight.ndim > 1), []).append(weight)
             self.optimizer = torch.optim.AdamW(
                 [
                     {
                         "params": weights,
-                        "lr": (settings.difference_learning_rate if ours else None) or settings.learning_rate,
+                        "lr": rates.get(part) or settings.learning_rate,
                         "weight_decay": settings.weight_decay if decays else 0.0,
                     }
-                    for (ours, decays), weights in groups.items()
+                    for (part, decays), weights in groups.items()
                 ]
             )
         return self.optimizer
@@ -149,6 +183,15 @@ class StageTrainer(Trainer):
         super().log(logs, start_time)
 
 
+def part_of(name: str) -> str:
+    """Which part a weight belongs to, for its learning rate."""
+    if ".difference." in name:
+        return "difference"
+    if ".visual." in name:
+        return "merger" if ".merger." in name or ".deepstack_merger_list." in name else "vision"
+    return "language"
+
+
 def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
     """The Trainer's settings for a recipe. views: ways to see each pair; an epoch is one of them of each."""
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(recipe.out / "tensorboard")
@@ -176,6 +219,8 @@ def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
         dataloader_num_workers=recipe.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         average_tokens_across_devices=True,
+        gradient_checkpointing=getattr(recipe, "gradient_checkpointing", False),
+        gradient_checkpointing_kwargs={"use_reentrant": False},
     )
 
 
@@ -236,21 +281,23 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     resume = newest_checkpoint(recipe.out)
     if resume and _is_last(resume):  # the Trainer would make one update more
         trainer._load_from_checkpoint(str(resume))
+        if trainer.ema:
+            trainer.ema.load(resume)
     else:
         with TrainingBar(f"training {recipe.out.name}", first) as shown, _one_line():
             trainer.add_callback(shown)
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    if trainer.ema:
+        trainer.ema.give(trainer.accelerator.unwrap_model(trainer.model))
     trainer.finish()
     folder = recipe.out / "model"
     if first:
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if _has_adapters(model):
-            model = model.merge_and_unload()
+        model = merged(trainer.accelerator.unwrap_model(trainer.model), recipe)
         before = getattr(model.config, "provenance", None) or {}  # the base's, where it is one of ours
         model.config.provenance = {
             "stage": getattr(recipe, "stage", ""),
             "base": recipe.model,
-            "data": recipe.data.name,
+            "data": ", ".join(folder.name for folder in recipe.weights),
             "split": recipe.split,
             "seen": sorted({*seen, *before.get("seen", ())}),
             "rsiccllm": __version__,
@@ -304,25 +351,70 @@ def load_to_train(checkpoint: str, recipe: AnswerRecipe, variant: Variant | None
     computes with anyway. Whatever learns is held in float32, because small updates are lost in bf16.
     """
     light = recipe.bf16 and recipe.lora_rank is not None
-    model = load_model(checkpoint, variant, torch.bfloat16 if light else torch.float32)
+    dtype = torch.bfloat16 if light else torch.float32
+    model = load_model(checkpoint, variant, dtype, recipe.load_in_4bit, recipe.attention)
     if model.model.difference is not None:
         model.model.difference.float()
-    if not recipe.train_vision:
-        model.model.visual.requires_grad_(False)
-    elif light:
-        model.model.visual.float()
+    freeze(model, recipe)
+    if light:
+        for part in (model.model.visual, *mergers(model)):
+            if all(weight.requires_grad for weight in part.parameters()):
+                part.float()
     return with_adapters(model, recipe)
 
 
+def mergers(model: Any) -> list[torch.nn.Module]:
+    """The projectors from the vision tower to the language model: one, and with Qwen3-VL one a deep layer."""
+    visual = model.model.visual
+    return [visual.merger, *getattr(visual, "deepstack_merger_list", [])]
+
+
+def freeze(model: Any, recipe: AnswerRecipe) -> None:
+    """Let learn what the recipe trains, before adapters."""
+    model.requires_grad_(recipe.train_language)
+    model.model.visual.requires_grad_(recipe.train_vision)
+    for merger in mergers(model):
+        merger.requires_grad_(recipe.train_vision or recipe.train_merger)
+    if model.model.difference is not None:
+        model.model.difference.requires_grad_(True)
+
+
 def with_adapters(model: Any, recipe: AnswerRecipe) -> Any:
-    """LoRA on the language model's linear layers where the recipe asks for it; the difference path stays whole."""
+    """LoRA on the language model's linear layers where the recipe asks for it; what else learns, learns whole."""
     if not recipe.lora_rank:
         return model
     from peft import LoraConfig, get_peft_model
 
     layers = r"model\.language_model\..*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-    whole = ["difference"] if model.model.difference is not None else None
+    whole = ["difference"] if model.model.difference is not None else []
+    if recipe.train_vision:
+        whole.append("visual")
+    elif recipe.train_merger:
+        whole += ["visual.merger", *(f"deepstack_merger_list.{at}" for at in range(len(mergers(model)) - 1))]
     return get_peft_model(
         model,
-        LoraConfig(r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules=layers, modules_to_save=whole),
-    )
+        LoraConfig(
+            r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, use_dora=recipe.use_dora, target_modules=layers,
+            modules_to_save=whole or None,
+        ),
+    )  # fmt: skip
+
+
+def merged(model: Any, recipe: Recipe) -> Any:
+    """The finished model without its adapters, where it has some.
+
+    Adapters learnt over a 4-bit base are merged into the base as it was in 16 or 32 bits: in 4 the sum would be rounded
+    once more, and most of what was learnt with it.
+    """
+    if not _has_adapters(model):
+        return model
+    if isinstance(recipe, AnswerRecipe) and recipe.load_in_4bit:
+        from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+        variant = (model.config.difference or {}).get("variant")
+        whole = load_to_train(
+            resolve_checkpoint(recipe.model), recipe.model_copy(update={"load_in_4bit": False}), variant
+        )
+        set_peft_model_state_dict(whole, get_peft_model_state_dict(model))
+        model = whole
+    return model.merge_and_unload()

@@ -27,7 +27,7 @@ from rsiccllm.pairs import open_pair
 from rsiccllm.records import INSTRUCTIONS, Instruction
 from rsiccllm.training.data import load_records
 from rsiccllm.training.losses import answer_log_probs
-from rsiccllm.training.packing import MODEL_FIELDS, PackingCollator, Sample
+from rsiccllm.training.packing import MODEL_FIELDS, Sample, collator_of
 from rsiccllm.training.recipe import AnswerRecipe
 
 EVALUATIONS = "validation.jsonl"
@@ -110,7 +110,7 @@ class Validation(TrainerCallback):
         self.recipe = recipe
         self.records = records
         self.processor = processor
-        self.collator = PackingCollator(processor, recipe.max_tokens)
+        self.collator = collator_of(recipe, processor)
         self.history: list[dict[str, float]] = []
 
     def on_train_begin(

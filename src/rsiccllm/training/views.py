@@ -55,6 +55,16 @@ class Views(Dataset):
         """As in PairDataset."""
         return self.pairs.seen
 
+    @property
+    def sizes(self) -> list[int]:
+        """As in PairDataset, counted in views."""
+        return [len(self.views) * size for size in self.pairs.sizes]
+
+    @property
+    def weights(self) -> list[float]:
+        """As in PairDataset."""
+        return self.pairs.weights
+
     def __len__(self) -> int:
         return len(self.views) * len(self.pairs)
 
