@@ -229,3 +229,12 @@ def test_an_endpoint_says_what_the_model_behind_it_says(family: Path, tmp_path: 
     assert (settings["kind"], settings["served"]) == ("endpoint", "tiny")
     with pytest.raises(InputError, match=r"model\.served='tiny', this one has 'large'"):
         predict("large", SPEC, "test", out, max_new_tokens=6, base_url="http://127.0.0.1:1/v1")
+
+
+def test_an_endpoint_that_says_nothing_is_scored(tmp_path: Path) -> None:
+    def act(number: int, request: dict[str, Any]) -> Act:
+        return completion("" if number % 2 else "  ")
+
+    with ChatServer(act) as server:
+        path = predict("silent", SPEC, "test", tmp_path, base_url=server.url)
+    assert [line["caption"] for line in lines(path)] == [""] * 4
