@@ -31,7 +31,7 @@ SIDE = 224
 SCENES = "scenes:12000,seed=20,size=224"
 
 
-def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference: int = 6000, sft: int = 1600) -> Path:
+def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference: int = 6000, sft: int = 2200) -> Path:
     """Render, train three stages of so many updates each, and return the finished model's folder."""
     data, random = out / "rsici", out / "random"
     build_rsici([scenes], data, settings=BuildSettings(TaskSettings(("caption",), phrasings=1)))
@@ -47,7 +47,8 @@ def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference:
     return train_sft(
         SFTRecipe(
             model=str(out / "difference"), data=data, out=out / "sft", max_steps=sft, batch_size=8, learning_rate=1e-3,
-            difference_learning_rate=1e-3, fact_weight=1.0, turns=True, train_vision=False, bf16=True, workers=1,
+            difference_learning_rate=1e-3, fact_weight=1.0, turns=True, nuisance=1.0, train_vision=False, bf16=True,
+            workers=1,
             log_steps=20, save_steps=100,
         )
     )  # fmt: skip

@@ -182,12 +182,14 @@ class SFTRecipe(AnswerRecipe):
     the losses that teach it where (from masks) and what (from facts) changed, beside the answers' own.
     turns: show each pair turned or mirrored in one of eight ways, with the places in its captions turned along; an
     epoch stays as many updates as without.
+    nuisance: as for DifferenceRecipe.
     """
 
     stage: Literal["sft"] = "sft"
     variant: Variant = "ours"
     max_answers: int = Field(5, ge=1)
     turns: bool = False
+    nuisance: float = Field(0.0, ge=0, le=2)
     map_weight: float = Field(1.0, ge=0)
     fact_weight: float = Field(0.3, ge=0)
 
