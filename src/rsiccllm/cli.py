@@ -330,7 +330,7 @@ def rsicp_export(
     out: Out,
     most: Annotated[int | None, typer.Option(min=1, help="rejected answers of a pair, at most (default: all)")] = None,
 ) -> None:
-    """Write preferences in the form of another training tool, a pair each rejected answer.
+    """Write preferences in the form of another training tool.
 
     \b
     Example:
