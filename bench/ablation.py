@@ -13,8 +13,6 @@ than the others, and not to be compared with them as equals.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import statistics
 import time
 from collections import defaultdict
@@ -24,6 +22,7 @@ from typing import Any
 import transformers
 from matplotlib import pyplot
 
+from rows import RESULTS, add_row, code_digest, digest, read_rows
 from rsiccllm.benchmark.fact_scores import fact_scores
 from rsiccllm.benchmark.probes import Case, case_of, light, shift
 from rsiccllm.benchmark.scores import score
@@ -36,24 +35,10 @@ from rsiccllm.training.difference import train_difference
 from rsiccllm.training.recipe import DifferenceRecipe, SFTRecipe
 from rsiccllm.training.sft import train_sft
 
-HERE = Path(__file__).resolve().parent
-ROWS = HERE / "results" / "ablation.jsonl"
 CODE = ("model", "training", "caption", "sources/scenes", "facts.py", "words.yaml", "demo/base.py")
 ARMS = ["none", "paper", "paper-no-pixel", "paper-no-texture", "paper-mean-texture", "ours", "ours, map first"]
 SIDE, TEST, BASE_STEPS, MAP_STEPS, BATCH = 112, 200, 60, 400, 8
 FIELDS = ("object", "direction", "verb", "quantity", "place")
-
-
-def digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def code_digest() -> str:
-    root = HERE.parent / "src" / "rsiccllm"
-    files = sorted(
-        p for part in CODE for p in ([root / part] if (root / part).is_file() else (root / part).rglob("*.py"))
-    )
-    return digest([(str(path.relative_to(root)), hashlib.sha256(path.read_bytes()).hexdigest()) for path in files])
 
 
 def settings_of(arm: str, pairs: int, seed: int, steps: int) -> dict[str, Any]:
@@ -61,12 +46,6 @@ def settings_of(arm: str, pairs: int, seed: int, steps: int) -> dict[str, Any]:
         "arm": arm, "pairs": pairs, "seed": seed, "steps": steps, "batch": BATCH, "side": SIDE, "test": TEST,
         "base_steps": BASE_STEPS, "map_steps": MAP_STEPS if arm == "ours, map first" else 0,
     }  # fmt: skip
-
-
-def known_rows() -> dict[str, dict[str, Any]]:
-    if not ROWS.exists():
-        return {}
-    return {row["key"]: row for row in map(json.loads, ROWS.read_text(encoding="utf-8").splitlines())}
 
 
 def test_cases() -> list[Case]:
@@ -150,7 +129,7 @@ def show(rows: list[dict[str, Any]]) -> None:
     axes.set_xlabel("training pairs")
     axes.set_ylabel("CIDEr-D, changed pairs")
     axes.legend(frameon=False, fontsize=8)
-    figure.savefig(ROWS.with_suffix(".png"), dpi=120)
+    figure.savefig(RESULTS / "ablation.png", dpi=120)
     pyplot.close(figure)
 
 
@@ -165,14 +144,14 @@ def main() -> None:
     given = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    code = code_digest()
+    code = code_digest(CODE)
     wanted = {
         digest([settings, code]): settings
         for pairs in given.pairs
         for seed in given.seeds
         for settings in (settings_of(arm, pairs, seed, given.steps) for arm in given.arms)
     }
-    missing = [key for key in wanted if key not in known_rows()]
+    missing = [key for key in wanted if key not in read_rows("ablation")]
     print(f"{len(wanted)} runs, {len(wanted) - len(missing)} there already")
     cases = [] if given.only_table else test_cases()
     for number, key in enumerate(missing if not given.only_table else [], start=1):
@@ -180,10 +159,8 @@ def main() -> None:
         print(f"run {number} of {len(missing)}: {settings}", flush=True)
         named = (settings["arm"], settings["pairs"], settings["seed"], settings["steps"])
         found = run(given.work / code, *named, cases)
-        ROWS.parent.mkdir(exist_ok=True)
-        with ROWS.open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps({"key": key, "settings": settings, "code": code, **found}) + "\n")
-    rows = known_rows()
+        add_row("ablation", {"key": key, "settings": settings, "code": code, **found})
+    rows = read_rows("ablation")
     if found_rows := [rows[key] for key in wanted if key in rows]:
         show(found_rows)
     for key, settings in wanted.items():

@@ -164,15 +164,15 @@ def compare(folder: Path, side: int, given: argparse.Namespace) -> None:
                 seconds[name].append(took / given.steps)
     batch = PackingCollator(load_processor(folder))(samples(side))
     prompt = int((batch["predict_at"][0] + 1).item())
-    print(
-        f"2 x {side} px, {PAIRS} pairs of {CAPTIONS} captions, prompt {prompt} tokens, {batch['labels'].numel()} answer tokens"
-    )
+    answers = batch["labels"].numel()
+    print(f"2 x {side} px, {PAIRS} pairs of {CAPTIONS} captions, prompt {prompt} tokens, {answers} answer tokens")
     first = statistics.median(seconds["TRL"])
     for name, values in seconds.items():
         middle = statistics.median(values)
         print(
             f"  {name:5} {PAIRS / middle:7.2f} pairs/s  {1e3 * middle:7.0f} ms a step ({1e3 * min(values):.0f} to "
-            f"{1e3 * max(values):.0f})  x {first / middle:.2f}  peak {peaks[name]:.0f} MB, {peers[name].before:.0f} before"
+            f"{1e3 * max(values):.0f})  x {first / middle:.2f}  peak {peaks[name]:.0f} MB, "
+            f"{peers[name].before:.0f} before"
         )
     ratios = [theirs / ours for theirs, ours in zip(seconds["TRL"], seconds["ours"], strict=True)]
     apart = float(np.abs(np.array(losses["TRL"]) - np.array(losses["ours"])).max())

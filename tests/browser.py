@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39}
+KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39, "Tab": 9, " ": 32, "End": 35, "Home": 36}
 
 
 class Browser:
@@ -117,6 +117,12 @@ class Browser:
         shared = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 2 if control else 0}
         self.call("Input.dispatchKeyEvent", type="keyDown", **shared, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **shared)
+
+    def upload(self, selector: str, path: Path) -> None:
+        """Choose a file in the file input that a CSS selector names."""
+        found = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")["result"]
+        assert "objectId" in found, f"no element {selector}"
+        self.call("DOM.setFileInputFiles", files=[str(path)], objectId=found["objectId"])
 
     def type(self, text: str) -> None:
         """Put text where the cursor is."""

@@ -38,3 +38,25 @@ def tiny_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
         model.save_pretrained(folders[family])
         processor.save_pretrained(folders[family])
     return folders
+
+
+@pytest.fixture(scope="session")
+def mapping_checkpoint(tiny_checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of ours: the tiny model with the difference path, and random weights so large that what it says
+    (nonsense) depends on the images; with the usual small ones it says nothing at all."""
+    import torch
+
+    from rsiccllm.model.checkpoint import save_model
+    from rsiccllm.model.processor import load_processor
+    from rsiccllm.model.vlm import load_model
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("ours") / "model"
+    plain = tiny_checkpoints["qwen2_5_vl"]
+    model = load_model(plain, "ours")
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim >= 2:
+                weight.normal_(0, 0.2)
+    save_model(model, load_processor(plain), folder)
+    return folder

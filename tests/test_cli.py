@@ -17,7 +17,7 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
-LEVELS = ["", "data", "rsici", "rsicp", "train", "train sft", "train dnpo", "bench", "caption", "demo"]
+LEVELS = ["", "data", "rsici", "rsicp", "train", "train sft", "train dnpo", "bench", "caption", "serve", "app", "demo"]
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -66,7 +66,10 @@ def test_mistakes_are_one_line_and_status_2(tmp_path: Path) -> None:
         ("caption", str(thin), str(thin)): "at least 28 pixels",
         ("caption", str(cut), str(cut)): "cut.png",
         ("caption", str(recipe), str(recipe)): "r.yaml",
-        ("caption", str(grey), str(grey)): "make demo",
+        ("caption", str(grey), str(grey), "--model", "runs/none/here"): "no such model",
+        ("caption", str(grey)): "expected BEFORE and AFTER, or a .csv",
+        ("caption", str(grey), str(tmp_path)): "expected two images or two folders",
+        ("caption", str(tmp_path), str(tmp_path / "empty")): "is not",
         ("train", "sft", str(recipe)): "unknown field 'learning_rte'",
         ("train", "sft", str(right), "batch_size=0"): "(with batch_size=0): field 'batch_size'",
         ("train", "dnpo", str(tmp_path / "no.yaml")): "no such file",

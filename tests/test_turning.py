@@ -55,6 +55,7 @@ def test_places_follow_the_pixels(turn: Turn) -> None:
         # not places
         ("some trees are left", "flip_left_right", "some trees are left"),
         ("a right angle turn on top of it", "rotate_180", "a right angle turn on top of it"),
+        ("a hut on top of the scene", "flip_top_bottom", "a hut on bottom of the scene"),
         ("", "rotate_90", ""),
     ],
 )

@@ -203,16 +203,14 @@ def rsici_build(
         --model Qwen/Qwen2.5-VL-72B-Instruct --tasks paper --dry-run --out runs/taught
     """
     from rsiccllm.endpoint import Budget, Endpoint
-    from rsiccllm.rsici.build import BuildSettings, build_rsici, first_asks, preset_of
-    from rsiccllm.rsici.tasks import TaskSettings, read_shares, read_tasks
-    from rsiccllm.rsici.teachers.openai import OpenAITeacher
-    from rsiccllm.rsici.teachers.openai import dry_run as show_dry_run
+    from rsiccllm.rsici.build import BuildSettings
+    from rsiccllm.rsici.command import build_by_endpoint, build_by_rules, task_settings
 
-    wanted, only = preset_of(preset, source) if preset else (read_tasks(tasks), split)
-    asked = TaskSettings(wanted, read_shares(shares), phrasings, boxes, seed)
+    asked, only = task_settings(source, tasks, shares, preset, split, phrasings, boxes, seed)
     settings = BuildSettings(asked, tile, speck, only, shard, duplicates)
+    counts: dict[str, int] | None
     if teacher == "rules":
-        counts = build_rsici(source, out, settings=settings)
+        counts = build_by_rules(source, out, settings, dry_run)
     else:
         endpoint = Endpoint(
             base_url,
@@ -225,15 +223,9 @@ def rsici_build(
             price_out=price_out,
         )
         budget = Budget(max_requests, max_tokens, max_money)
-        with OpenAITeacher(out, endpoint, budget, look) as asking:
-            if dry_run:
-                print("\n".join(show_dry_run(asking, *first_asks(source, out, asking, settings))))
-                return
-            try:
-                counts = build_rsici(source, out, teacher=asking, settings=settings)
-            finally:
-                print(f"teacher: {asking.usage}")
-    print(f"{out}: " + _counted(counts))
+        counts = build_by_endpoint(source, out, settings, endpoint, budget, look, dry_run, print)
+    if counts is not None:
+        print(f"{out}: " + _counted(counts))
 
 
 @rsici_app.command("review")
@@ -257,13 +249,14 @@ def rsici_review(
       rsiccllm rsici review runs/rsici --n 200
       rsiccllm rsici review runs/rsici --report
     """
+    from rsiccllm.people.server import serve
+    from rsiccllm.rsici.review.items import Review
     from rsiccllm.rsici.review.pages import report_lines
-    from rsiccllm.rsici.review.server import Review, serve_review
 
     review = Review(root, tuple(task.strip() for task in tasks.split(",")), split, n, seed)
     try:
         if not report:
-            serve_review(review, port, lambda _, address: print(f"{address} (Ctrl-C ends the review)", flush=True))
+            serve(review, port, lambda _, address: print(f"{address} (Ctrl-C ends the review)", flush=True))
     except KeyboardInterrupt:
         pass
     finally:
@@ -287,6 +280,10 @@ def rsicp_build(
     variant: Annotated[
         Literal["paper", "ours"], typer.Option(help="paper: filtering and key-word swaps alone")
     ] = "ours",
+    kinds: Annotated[
+        Literal["both", "filtering", "replacement"],
+        typer.Option(help="the model's own wrong answers, made ones, or both"),
+    ] = "both",
     task: Annotated[Literal["caption", "describe"], typer.Option(help="short sentences or long texts")] = "caption",
     words: Annotated[Path | None, typer.Option(help="a YAML file of word groups of your own, merged over ours")] = None,
     split: Annotated[str, typer.Option(help="which split")] = "train",
@@ -307,9 +304,41 @@ def rsicp_build(
     from rsiccllm.rsicp.build import build_rsicp
 
     counts = build_rsicp(
-        data, out, negatives, variant, split, seed, task, model, samples, window, keep_share, temperature, top_p, words
+        data,
+        out,
+        negatives,
+        variant,
+        split,
+        seed,
+        task,
+        model,
+        samples,
+        window,
+        keep_share,
+        temperature,
+        top_p,
+        words,
+        kinds,
     )
     print(f"{out}: " + _counted(counts))
+
+
+@rsicp_app.command("export")
+def rsicp_export(
+    root: Annotated[Path, typer.Argument(help="a folder that `rsicp build` wrote")],
+    form: Annotated[str, typer.Option(help="trl or llama-factory")],
+    out: Out,
+    most: Annotated[int | None, typer.Option(min=1, help="rejected answers of a pair, at most (default: all)")] = None,
+) -> None:
+    """Write preferences in the form of another training tool, each rejected answer against the chosen one.
+
+    \b
+    Example:
+      rsiccllm rsicp export runs/levir_rsicp --form trl --out runs/levir_dpo
+    """
+    from rsiccllm.rsicp.export import export_preferences
+
+    print(f"{out}: " + _counted(export_preferences(root, form, out, most)))
 
 
 @train_app.command("difference")
@@ -576,7 +605,7 @@ def bench_judge(
     pairwise: Annotated[bool, typer.Option("--pairwise", help="also every two models, both ways round")] = False,
     images: Annotated[bool, typer.Option("--images", help="show the judge both images")] = False,
     people: Annotated[
-        Path | None, typer.Option(help="people's ratings (JSON Lines), to hold the judge against")
+        Path | None, typer.Option(help="people's ratings, to hold the judge against; ratings.jsonl of --out if there")
     ] = None,
     seed: Annotated[int, typer.Option(help="which pairs, and the order")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="requests in flight")] = 8,
@@ -618,6 +647,38 @@ def bench_judge(
     )
 
 
+@bench_app.command("rate")
+def bench_rate(
+    results: Annotated[list[Path], typer.Argument(help="folders that `bench run` wrote on the same pairs")],
+    out: Annotated[Path, typer.Option(help="where ratings.jsonl is kept; best the folder of `bench judge`")],
+    pairs: Annotated[int, typer.Option(min=1, help="how many pairs, the first of those a judge gets")] = 50,
+    seed: Annotated[int, typer.Option(help="which pairs, and the order, as for `bench judge`")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of the page on 127.0.0.1; 0 takes a free one")] = 8765,
+    report: Annotated[bool, typer.Option("--report", help="print how far people agree so far, and end")] = False,
+) -> None:
+    """Let people rate captions, 1 to 5, in the browser.
+
+    By keyboard, each by a name; nobody sees whose a caption is. Every rating
+    is kept; `bench judge` holds the judge against them.
+
+    \b
+    Example:
+      rsiccllm bench rate runs/bench/* --out runs/judge
+    """
+    from rsiccllm.benchmark.rate import open_rating
+    from rsiccllm.people.server import serve
+
+    rating = open_rating(results, out, pairs, seed)
+    try:
+        if not report:
+            serve(rating, port, lambda _, address: print(f"{address} (Ctrl-C ends the rating)", flush=True))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        rating.close()
+    print("\n".join(rating.lines()))
+
+
 @bench_app.command("probe")
 def bench_probe(
     model: Annotated[str, typer.Option(help="a run's folder, a checkpoint folder, a hub name, or endpoint:URL#MODEL")],
@@ -642,33 +703,111 @@ def bench_probe(
 
 @app.command("caption")
 def caption(
-    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="the first date's image")],
-    after: Annotated[Path, typer.Argument(metavar="AFTER", help="the second date's image")],
-    model: Annotated[str, typer.Option(help="a run's folder, a checkpoint folder or a hub name")] = "runs/demo/dnpo",
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="the first date's image; a folder; or a .csv alone")],
+    after: Annotated[
+        Path | None, typer.Argument(metavar="AFTER", help="the second date's image, or a folder of equal names")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="a run's folder, a checkpoint folder or a hub name (default: the one in the box)")
+    ] = None,
+    long: Annotated[bool, typer.Option("--long", help="a paragraph instead of a sentence")] = False,
+    ask: Annotated[str | None, typer.Option(help="answer this question instead")] = None,
+    candidates: Annotated[int, typer.Option(min=1, max=32, help="how many answers, at most")] = 1,
     resize: Annotated[bool, typer.Option("--resize", help="fit the second image to the first's size")] = False,
-    overlay: Annotated[Path | None, typer.Option(help="write both images and the change map side by side")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print JSON: an object, for several pairs one a line")] = False,
+    jsonl: Annotated[Path | None, typer.Option(help="write a line of JSON a pair; called again, go on there")] = None,
+    overlay: Annotated[
+        Path | None, typer.Option(help="a PNG of both images and the change map side by side; a folder for several")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="pairs that go through the model at once")] = 16,
 ) -> None:
     """Say what changed between two images of one place.
 
+    Also for two folders, paired by file name, and for a CSV with the columns before and after (and perhaps id). The
+    exit status is 0 where every pair has its caption, 1 where some failed (each is named on standard error), 2 where
+    the command itself is wrong, 130 where it was stopped.
+
+    \b
+    Examples:
+      rsiccllm caption before.png after.png --overlay map.png
+      rsiccllm caption 2019/ 2024/ --jsonl captions.jsonl
+      rsiccllm caption pairs.csv --json --model runs/levir_dnpo
+    """
+    import json as json_module
+
+    from rsiccllm.caption.job import Job, Wanted, shown
+
+    job = Job(before, after, Wanted(long, ask, candidates, resize, batch_size, overlay, jsonl))
+    _quiet()
+    failed = 0
+    for outcome in job.run(model):
+        if outcome.line is None:
+            failed += 1
+            _say(f"{outcome.item.id}: {outcome.fault}")
+        else:
+            print(json_module.dumps(outcome.line) if json else shown(outcome.line, job.single), flush=True)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command("serve")
+def serve_command(
+    model: Annotated[
+        str | None, typer.Option(help="a run's folder, a checkpoint folder or a hub name (default: the one in the box)")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="the address to listen on; one that others reach needs a key")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
+    name: Annotated[str | None, typer.Option(help="what clients call the model (default: as --model)")] = None,
+    urls: Annotated[bool, typer.Option("--allow-urls", help="fetch images from public http(s) addresses too")] = False,
+    queue: Annotated[int, typer.Option(min=1, help="requests in hand at once; more get 429")] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="requests that go through the model together")] = 16,
+    body_bytes: Annotated[int, typer.Option(min=1, help="largest request")] = 16 * 2**20,
+    pixels: Annotated[int, typer.Option(min=1, help="largest image, width x height")] = 16_000_000,
+    answer_seconds: Annotated[float, typer.Option(help="longest wait for an answer; then 504")] = 60.0,
+) -> None:
+    """Serve captions by the API of OpenAI.
+
+    /v1/chat/completions takes two images as data URIs, the earlier date first; also /v1/models, /health and /metrics.
+    A key that clients must send is read from RSICCLLM_API_KEY. Needs: pip install 'rsiccllm[serve]'.
 
     \b
     Example:
-      rsiccllm caption before.png after.png --model runs/levir_dnpo --overlay \\
-        map.png
+      rsiccllm serve --port 8000
     """
-    from rsiccllm.pairs import open_pair
+    _need("uvicorn", "prometheus_client", "starlette", extra="serve")
+    from rsiccllm.serve.settings import Limits
 
-    pair = open_pair(before, after, resize=resize)
+    limits = Limits(body_bytes, pixels, queue=queue, batch=batch, answer_seconds=answer_seconds)
     _quiet()
-    from rsiccllm.caption.captioner import Captioner
-    from rsiccllm.caption.overlay import draw_overlay
+    from rsiccllm.serve.run import serve
 
-    if model == "runs/demo/dnpo" and not Path(model).exists():
-        raise InputError("runs/demo/dnpo: no model there; `make demo` trains one, or name yours with --model")
-    result = next(Captioner.load(model).caption_all([pair]))
-    print(result.caption)
-    if overlay is not None:
-        draw_overlay(pair, result.change_map, overlay)
+    serve(model, host, port, name, urls, limits)
+
+
+@app.command("app")
+def app_command(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="as for caption; given twice, the two can be compared (default: the one in the box)"),
+    ] = None,
+    host: Annotated[str, typer.Option(help="the address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one from 7860")] = 7860,
+) -> None:
+    """Open a page to drop two images on.
+
+    A slider between the dates, the change map on top, caption, confidence and facts; questions; a second model beside
+    the first. Needs: pip install 'rsiccllm[app]'.
+
+    \b
+    Example:
+      rsiccllm app --model runs/levir_sft --model runs/levir_dnpo
+    """
+    _need("gradio", extra="app")
+    _quiet()
+    from rsiccllm.app.page import run_app
+
+    run_app(model or [], host, port)
 
 
 @app.command("demo")
@@ -688,6 +827,14 @@ def demo(
 
 def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items())
+
+
+def _need(*modules: str, extra: str) -> None:
+    """Raise InputError where an extra of ours is not installed."""
+    from importlib.util import find_spec
+
+    if missing := [name for name in modules if find_spec(name) is None]:
+        raise InputError(f"{missing[0]} is not installed; pip install 'rsiccllm[{extra}]'")
 
 
 def _quiet() -> None:
@@ -723,8 +870,12 @@ def main() -> None:
 _thread_fault = threading.excepthook
 
 
-def _fail(message: str, status: int) -> None:
+def _say(message: str) -> None:
     print(f"rsiccllm: {' '.join(message.splitlines())}", file=sys.stderr)  # a file's name may hold a line break
+
+
+def _fail(message: str, status: int) -> None:
+    _say(message)
     raise SystemExit(status)
 
 

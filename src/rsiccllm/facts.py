@@ -113,12 +113,13 @@ def facts_of(reading: Reading, words: Words) -> Parsed:
                         continue
                     verb = "rebuild"
                 place = phrase.place or event.place
-                if place == "along_road" and event.place:
-                    place = event.place
+                if same and place is None:  # "the road on the left becomes a cement road"
+                    place = next((gone.place for gone in event.disappear if gone.object == phrase.object), None)
                 # "The trees are replaced by houses along the road" says where the houses are.
                 turned = direction == "disappear" and event.verb.form in {"passive", "becomes"}
                 road = event.road and phrase.object != "road" and not turned
-                if road or phrase.place == "along_road":
+                road = road or phrase.road
+                if road:
                     places.add((phrase.object, "along_road"))
                 if place is None and road:
                     place = "along_road"
@@ -131,7 +132,8 @@ def facts_of(reading: Reading, words: Words) -> Parsed:
             if phrase.kind == PREP:
                 break
             if phrase.kind == NP and phrase.object and not phrase.definite and not phrase.absent:
-                facts[_fact(phrase.object, "appear", "appear", phrase.quantity, phrase.place)] = None
+                place = phrase.place or ("along_road" if phrase.road else None)
+                facts[_fact(phrase.object, "appear", "appear", phrase.quantity, place)] = None
     changed = True if facts else False if reading.denied else True if reading.mentioned else None
     objects = frozenset(phrase.object for phrase in reading.phrases if phrase.kind == NP and phrase.object)
     return Parsed(changed, list(facts), frozenset(places), objects)

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterable, Iterator
@@ -49,6 +50,17 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
         with suppress(OSError):
             handle.close()
         temporary.unlink(missing_ok=True)
+
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.\d+\.tmp")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed `atomic_write` left anywhere in `folder`, which nobody else may be
+    writing to."""
+    for path in folder.rglob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

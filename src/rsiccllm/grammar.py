@@ -124,7 +124,8 @@ class _Clauses:
         self.words = words
         self.events: list[Event] = []
         self.before: list[Phrase] = []  # subjects of the clause before
-        self.last: Phrase | None = None  # the last noun, what "it" and "one" stand for
+        self.last: Phrase | None = None  # the last noun, what "it" and "them" stand for
+        self.thing: Phrase | None = None  # the last one that is no mere place, what "some are built" stands for
         self.reset()
 
     def reset(self) -> None:
@@ -181,15 +182,22 @@ class _Clauses:
     def _beside_road(self) -> None:
         if self.described is not None:
             self.described.road = True
-        elif self.clause:
+        elif self.clause and not self._gone():
             self.clause[-1].road = True
-        elif self.noun is not None and self.noun.place is None and self.noun.object != "road":
-            self.noun.place = "along_road"
+        elif self.noun is not None and self.noun.object != "road":
+            self.noun.road = True
         else:
             self.lead_road = True
 
+    def _gone(self) -> bool:
+        """ "Houses replaced the trees on the roadside" says where the trees were: a roadside is said of its noun, while
+        a place in the image, said last, is where all of it happened."""
+        return self.clause[-1].name == "replace" and self.clause[-1].verb.form in {"active", "takes"}
+
     def _np(self, phrase: Phrase, i: int, found: list[Phrase]) -> None:
         words = self.words
+        if self._again(phrase, i, found):
+            return
         if phrase.pronoun:
             if self.role == "context" and (self.prep in words.along or self.prep == "side_of"):
                 if any(p.kind == NP and p.object == "road" for p in found[:i]):
@@ -197,8 +205,9 @@ class _Clauses:
                 return
             if self.last is None:
                 return
-            phrase.object = self.last.object
-        if phrase.rebuilt and words.directions[phrase.rebuilt] == "appear":
+            counted = phrase.quantity and self.role != "context" and self.thing is not None
+            phrase.object = self.thing.object if counted and self.thing is not None else self.last.object
+        if phrase.rebuilt and words.directions[phrase.rebuilt] == "appear" and self._tells(phrase):
             self.events.append(Event(phrase, phrase.rebuilt, appear=[phrase]))
         if self.role == "context" and not self.clause and i and found[i - 1].kind == NP and not found[i - 1].pronoun:
             self.role = "subject"  # "at the end of the road two houses are built"
@@ -211,6 +220,8 @@ class _Clauses:
         if phrase.pronoun and role == "context":
             return
         self.last = phrase
+        if role != "context":
+            self.thing = phrase
         if role == "subject":
             self.subjects.append(phrase)
         elif role == "with":
@@ -226,6 +237,17 @@ class _Clauses:
                 if event.verb.form in {"done", "does"}:
                     side.append(phrase)
 
+    def _again(self, phrase: Phrase, i: int, found: list[Phrase]) -> bool:
+        """ "A building or container": two words for one thing."""
+        return (
+            i >= 2 and found[i - 1].kind == AND and found[i - 1].word == "or" and found[i - 2] is self.noun
+            and self.noun.object == phrase.object
+        )  # fmt: skip
+
+    def _tells(self, phrase: Phrase) -> bool:
+        """Whether a participle before a noun tells of a change that no verb tells: "houses along the widened road"."""
+        return phrase.rebuilt == "build" or (self.role == "context" and phrase.object in self.words.made)
+
     def _accompany(self, phrase: Phrase, i: int, found: list[Phrase]) -> None:
         """ "A house with a pool is built": the pool is built too; "with trees around" says where."""
         if phrase.object not in self.words.made or phrase.definite or phrase.absent:
@@ -240,7 +262,12 @@ class _Clauses:
             elif event.verb.form in {"active", "passive", "becomes", "takes"}:
                 self._object(event, phrase)
         else:
-            self.attached.append(phrase)
+            whole = self.subjects[-1] if self.subjects else None
+            if whole is not None and whole.group and whole.object == phrase.object:
+                phrase.place = phrase.place or whole.place  # "a residential area with many houses" is these houses
+                self.subjects[-1] = phrase
+            else:
+                self.attached.append(phrase)
 
     def _and(self, phrase: Phrase, i: int, found: list[Phrase]) -> None:
         self.described = None
@@ -287,6 +314,8 @@ class _Clauses:
 
     def _verb(self, phrase: Phrase, i: int, found: list[Phrase]) -> None:
         form, ahead = phrase.form, found[i + 1] if i + 1 < len(found) else None
+        if self._describes(phrase, found[i - 1] if i else None):
+            return
         if not phrase.main:
             if self.noun is not None and form == "done":
                 event = Event(phrase, phrase.verb, subjects=[self.noun], place=self.noun.place)
@@ -334,6 +363,23 @@ class _Clauses:
             if len(event.subjects) == 1 and event.subjects[0].place:
                 event.place = event.place or event.subjects[0].place
         self._add(event)
+
+    def _describes(self, phrase: Phrase, behind: Phrase | None) -> bool:
+        """Whether a participle only says how the things just named stand: "the trees are replaced by houses built
+        along the road", "houses appear arranged in rows". What follows it says where they are."""
+        if not self.clause or phrase.form not in {"done", "weak"} or phrase.be or phrase.have or phrase.word == "there":
+            return False
+        if self.role == "object":
+            if behind is None or behind is not self.noun:
+                return False
+            event = self.clause[-1]
+            if event.verb.word == "there" and phrase.form == "done":  # "there is a house removed"
+                things = [*event.appear, *event.disappear]
+                away = self.words.directions[phrase.verb] == "disappear"
+                event.name, event.weak = phrase.verb, False
+                event.appear, event.disappear = ([], things) if away else (things, [])
+            return True
+        return behind is self.clause[-1].verb and phrase.form == "weak" and not self.clause[-1].stay
 
     def _add(self, event: Event) -> None:
         self.events.append(event)

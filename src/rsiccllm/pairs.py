@@ -7,6 +7,7 @@ limit, and pairs whose sizes differ.
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,12 @@ class OpenedPair(NamedTuple):
 def open_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
     """Decode the whole image, upright, as 8-bit RGB (see `to_rgb`). Raises InputError with one line."""
     with _opened(path, max_pixels) as image:
+        return to_rgb(image)
+
+
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
+    """`open_image` of a file that is held in memory. name: what errors call it."""
+    with _opened(name, max_pixels, data) as image:
         return to_rgb(image)
 
 
@@ -177,21 +184,22 @@ def _without_pil_limit() -> Iterator[None]:
 
 
 @contextmanager
-def _header(path: Path | str, max_pixels: int) -> Iterator[PIL.Image.Image]:
-    """The image with its header read and its size checked, its pixels not decoded yet."""
-    path = Path(path)
+def _header(path: Path | str, max_pixels: int, data: bytes | None = None) -> Iterator[PIL.Image.Image]:
+    """The image with its header read and its size checked, its pixels not decoded yet. data: the file, if in memory."""
+    path = Path(path) if data is None else path
     try:
-        if path.is_dir():
+        if isinstance(path, Path) and path.is_dir():
             raise InputError(f"{path}: is a directory, expected an image file")
         # A pipe or a device would be read without end.
-        if path.exists() and not path.is_file():
+        if isinstance(path, Path) and path.exists() and not path.is_file():
             raise InputError(f"{path}: not a regular file, expected an image file")
         with _without_pil_limit():
-            image = PIL.Image.open(path, formats=FORMATS)
+            image = PIL.Image.open(path if data is None else io.BytesIO(data), formats=FORMATS)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except PIL.UnidentifiedImageError:
-        kind = "empty file" if path.stat().st_size == 0 else "not an image, or of a kind that is not read"
+        size = Path(path).stat().st_size if data is None else len(data)
+        kind = "empty file" if size == 0 else "not an image, or of a kind that is not read"
         raise InputError(f"{path}: {kind}; expected PNG, JPEG, TIFF, BMP or WebP in grey or colour") from None
     except InputError:
         raise
@@ -204,9 +212,9 @@ def _header(path: Path | str, max_pixels: int) -> Iterator[PIL.Image.Image]:
 
 
 @contextmanager
-def _opened(path: Path | str, max_pixels: int) -> Iterator[PIL.Image.Image]:
+def _opened(path: Path | str, max_pixels: int, data: bytes | None = None) -> Iterator[PIL.Image.Image]:
     """The image decoded to its last byte and turned upright."""
-    with _header(path, max_pixels) as image:
+    with _header(path, max_pixels, data) as image:
         turn = _TURNS.get(_orientation(image))
         try:
             image.load()

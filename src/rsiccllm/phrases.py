@@ -30,6 +30,7 @@ class Phrase:
     definite: bool = False
     pronoun: bool = False
     absent: bool = False
+    road: bool = False  # beside a road; `place` is the one in the image
     rebuilt: str | None = None
     noun_start: int = 0
     # Verb. `form` as in words.yaml; `be`, `have`: an auxiliary before it; main: not a reduced relative clause.
@@ -190,11 +191,15 @@ def phrases(tokens: list[tuple[str, int, int]], words: Words) -> list[Phrase]:
                 earlier = found[-1].kind if found else None
                 transitive = earlier == NP and pending.start < 0 and found[-1].end == start
                 if not (transitive or (form in {"active", "weak"} and earlier == NP and pending.start < 0)):
-                    if i and items[i - 1][0].kind == "adverb" and tokens[items[i - 1][1]][0] == "newly":
-                        pending.rebuilt = item.value if form == "done" else None
+                    newly = i and items[i - 1][0].kind == "adverb" and tokens[items[i - 1][1]][0] == "newly"
+                    if (newly and form == "done") or item.value in {"rebuild", "extend"}:
+                        pending.rebuilt = item.value
                     pending.open(start)
                     i += 1
                     continue
+            if form == "weak" and pending.article and not aux:
+                i += 1  # "in a straight line": a noun that we have no use for
+                continue
             if form == "becomes":
                 state = _state(items, i, words)
                 if state:
@@ -365,7 +370,7 @@ def _position(
     end = items[j - 1][2]
     if j < n and items[j][0].kind == "of":
         k = j + 1
-        while k < n and items[k][0].kind in {"the", "a", "word", "adjective", "quantity", "adverb"}:
+        while k < n and items[k][0].kind in {"the", "a", "word", "adjective", "quantity", "adverb", "position"}:
             k += 1
         if k < n and items[k][0].kind == "scene":
             j, end = k + 1, items[k][2]

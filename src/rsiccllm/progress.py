@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -20,6 +21,8 @@ def bar() -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        # rich would send what is printed meanwhile to the bar's console: to standard error, where nobody pipes it.
+        redirect_stdout=sys.stdout.isatty(),
     )
 
 

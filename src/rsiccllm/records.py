@@ -58,7 +58,8 @@ class ImagePair(_Record):
     """Two images of one place, with what is known about the change between them.
 
     id: unique in its source. split: train, val, test or another name the source uses.
-    before, after: images of equal size. mask: same size, non-zero where something changed.
+    before, after: images of equal size. mask: same size, non-zero where something changed; coded_mask: its values say
+    what changed there (`masks`).
     changed: None where the source does not say. captions: short sentences, empty where there are none.
     description: a long text, where there is one. facts: None where unknown, [] where nothing changed.
     dialogues: conversations about the pair that the source holds, each a list of turns.
@@ -70,6 +71,7 @@ class ImagePair(_Record):
     before: RelativePath
     after: RelativePath
     mask: RelativePath | None = None
+    coded_mask: bool = False
     changed: bool | None = None
     captions: list[Text] = []
     description: Text | None = None
@@ -94,6 +96,7 @@ class Instruction(_Record):
     before: RelativePath
     after: RelativePath
     mask: RelativePath | None = None
+    coded_mask: bool = False
     changed: bool | None = None
     history: list[Turn] = []
     prompt: Text
@@ -123,6 +126,7 @@ class Preference(_Record):
     before: RelativePath
     after: RelativePath
     mask: RelativePath | None = None
+    coded_mask: bool = False
     prompt: Text
     chosen: Text
     rejected: list[Rejected] = Field(min_length=1)

@@ -70,8 +70,13 @@ def turn_pair(pair: OpenedPair, turn: Turn) -> OpenedPair:
     if turn == "none":
         return pair
     how = _PIL[turn]
-    mask = None if pair.mask is None else np.asarray(Image.fromarray(pair.mask).transpose(how), dtype=bool)
+    mask = None if pair.mask is None else turn_pixels(pair.mask, turn)
     return OpenedPair(pair.before.transpose(how), pair.after.transpose(how), mask)
+
+
+def turn_pixels(values: np.ndarray, turn: Turn) -> np.ndarray:
+    """An array [height, width], bool or uint8, turned as `turn_pair` turns images."""
+    return values if turn == "none" else np.asarray(Image.fromarray(values).transpose(_PIL[turn]), dtype=values.dtype)
 
 
 def turn_place(place: str | None, turn: Turn) -> str | None:

@@ -173,6 +173,7 @@ def _compile(table: dict[str, Any]) -> Words:
     words.position_words = _places(table["places"])
     for phrase, place in words.position_words.items():
         say([phrase], Item("position", place))
+    say([f"on top of {the}{scene}" for the in ("", "the ") for scene in table["scene"]], Item("position", "top"))
     say(table["place_tails"], Item("tail"))
     for side in table["sides"]:
         for noun_ in ("side", "sides"):
@@ -184,7 +185,10 @@ def _compile(table: dict[str, Any]) -> Words:
         ["on the roadside", "on the roadsides", "by the roadside", "along the roadside", "by roadside"],
         Item("roadside"),
     )
-    say(["at the roadside", "near the roadside", "on roadside", "alongside it", "along it"], Item("roadside"))
+    say(
+        ["at the roadside", "near the roadside", "on roadside", "from the roadside", "alongside it", "along it"],
+        Item("roadside"),
+    )
     say(["along both sides of", "on the sides of", "on sides of", "on each of the sides of"], Item("prep", "side_of"))
     say(["the", "this", "these", "those", "its", "their", "that area of"], Item("the"))
     say(["a", "an"], Item("a"))

@@ -52,6 +52,15 @@ def test_systems_are_compared_in_pairs_and_with_the_true_flag(rows: list[Row]) -
     assert found[0].to_dict()["interval_95"] == [found[0].difference.low, found[0].difference.high]
 
 
+def test_a_difference_that_is_printed_as_nothing_is_none() -> None:
+    references = {str(number): ["a b c d e f"] for number in range(30)}
+    outputs = {"short": dict.fromkeys(references, "a x b"), "long": dict.fromkeys(references, "a x b x c x d x")}
+    found = {c.score: c for c in compare_rows(score_rows(outputs, references, None, meteor=False, sbs=False), draws=99)}
+    assert 0 < abs(found["bleu_4"].difference.value) < 1e-3  # not 0, and the same in every draw
+    assert (found["bleu_4"].p, found["bleu_4"].p_holm) == (1, 1)
+    assert found["rouge_l"].p < 0.05
+
+
 def test_one_system_is_compared_with_the_true_flag_alone(rows: list[Row]) -> None:
     alone = [row for row in rows if row.name == "good" or row.baseline]
     assert {(item.first, item.second) for item in compare_rows(alone, draws=50)} == {("good", FLAG)}

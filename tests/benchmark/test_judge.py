@@ -12,7 +12,8 @@ import pytest
 
 from chat_server import Act, ChatServer, completion, text_of
 from rsiccllm.benchmark.judge import judge_board, judge_results
-from rsiccllm.benchmark.judge_questions import DIMENSIONS, Rating, Verdict, read_answer
+from rsiccllm.benchmark.judge_people import RATINGS
+from rsiccllm.benchmark.judge_questions import DIMENSIONS, Rating, Verdict, read_answer, sample
 from rsiccllm.benchmark.results import Board, load_boards
 from rsiccllm.endpoint import Endpoint
 from rsiccllm.errors import InputError
@@ -140,6 +141,32 @@ def test_answers_that_cannot_be_read_are_asked_once_more_and_counted(board: Boar
         pytest.raises(InputError, match="no answer is"),
     ):
         judge_board(board, [endpoint(server.url, "mute")], tmp_path / "x", 2)
+
+
+def test_what_is_printed(board: Board, tmp_path: Path) -> None:
+    folders = [result.folder for result in board.results]
+    judged = tmp_path / "judged"
+    lines = [
+        {"rater": "ann", "pair": pair.id, "model": model, "caption": board.captions[pair.id, model],
+         **dict.fromkeys(DIMENSIONS, score)}
+        for pair in sample(board, PAIRS, 0)[1]
+        for model, score in (("secret_a", 5), ("secret_b", 1))
+    ]  # fmt: skip
+    judged.mkdir()
+    (judged / RATINGS).write_text("\n".join(map(json.dumps, [*lines, {**lines[0], "caption": "another", "at": "1"}])))
+    with ChatServer(fair) as server:
+        printed = judge_results(folders, [f"endpoint:{server.url}#fair"], judged, PAIRS, pairwise=True).splitlines()
+    assert printed[1:4] == [
+        f"fair on secret_a: {', '.join(f'{name} 5.00' for name in (*DIMENSIONS, 'mean'))}",
+        f"fair on secret_b: {', '.join(f'{name} 1.00' for name in (*DIMENSIONS, 'mean'))}",
+        f"fair: secret_a better {PAIRS}x, secret_b 0x, 0 ties, 0 of them because the verdict turned with the order",
+    ]
+    assert printed[5:] == [
+        f"rated by ann ({2 * PAIRS})",
+        "1 ratings are not of these captions, or of what they said before, and do not stand",
+        "agreement, fair and people: object 1.00, direction 1.00, verb 1.00, magnitude 1.00 "
+        f"(Krippendorff's alpha, ordinal; {2 * PAIRS} captions)",
+    ]
 
 
 def test_dry_run_sends_nothing_and_says_what_it_would_cost(board: Board, tmp_path: Path) -> None:

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from rsiccllm.benchmark import paper_small
 from rsiccllm.benchmark.paper import load_table, run_paper
 from rsiccllm.errors import InputError
+from rsiccllm.files import read_json, read_jsonl
+from rsiccllm.model.checkpoint import resolve_checkpoint, weights_digest
+from rsiccllm.records import PREFERENCES, Preference
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "paper"
 TABLES = ("main", "out_of_domain", "difference_ablation", "training_ablation", "negatives_ablation", "data_scale",
@@ -37,7 +41,7 @@ def test_a_small_table_runs_and_shares_its_stages(tmp_path: Path, monkeypatch: p
     path = table(
         tmp_path,
         "- {name: SFT, sft: {}, samples: 6}\n"
-        "- {name: SFT & DNPO, sft: {}, samples: 6, dnpo: {}, negatives: {variant: paper, negatives: 1}}\n",
+        "- {name: SFT & DNPO, sft: {}, samples: 6, dnpo: {}, negatives: {kinds: replacement, negatives: 1}}\n",
     )
     out = tmp_path / "out"
     found = run_paper(path, out, small=True)
@@ -51,6 +55,19 @@ def test_a_small_table_runs_and_shares_its_stages(tmp_path: Path, monkeypatch: p
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")}
     run_paper(path, out, small=True, only=["SFT"])
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*.safetensors")} == before
+
+
+def test_negatives_are_drawn_from_the_rows_own_sft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # no Java
+    monkeypatch.setattr(paper_small, "TALKING", 40)  # enough for captions; descriptions need more
+    rows = "- {name: filtering, sft: {}, dnpo: {}, negatives: {variant: paper, kinds: filtering, negatives: 1}}\n"
+    out = tmp_path / "out"
+    run_paper(table(tmp_path, rows), out, small=True)
+    (pool,) = (path for path in (out / "stages").iterdir() if path.is_dir() and path.name.startswith("rsicp"))
+    (sft,) = (path for path in (out / "stages").iterdir() if path.is_dir() and path.name.startswith("sft"))
+    kinds = {bad.kind for pair in read_jsonl(pool / PREFERENCES, Preference) for bad in pair.rejected}
+    assert kinds == {"sampled"}
+    assert read_json(pool / "build.json")["weights"] == weights_digest(resolve_checkpoint(str(sft)))
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

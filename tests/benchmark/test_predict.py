@@ -174,6 +174,26 @@ def test_a_file_without_a_pair_and_other_mistakes(tmp_path: Path) -> None:
     assert not (tmp_path / "d").exists()
 
 
+def test_what_cannot_be_scored_is_refused_before_it_is_captioned(tmp_path: Path) -> None:
+    for side in ("A", "B", "label"):
+        (tmp_path / "set" / side).mkdir(parents=True)
+        Image.fromarray(np.full((32, 32), 9, dtype=np.uint8)).save(tmp_path / "set" / side / "x.png")
+    said = tmp_path / "c.jsonl"
+    said.write_text('{"id": "x", "caption": "nothing has changed"}\n')
+    spec = f"folder:{tmp_path / 'set'}"
+    with pytest.raises(
+        InputError, match=r"none of the 1 pairs .* has captions to score against; `rsiccllm rsici build"
+    ):
+        run_bench(str(said), tmp_path / "out", spec, split="train")
+    with pytest.raises(InputError, match=r"--sbs .*none: cannot be loaded"):
+        run_bench(str(said), tmp_path / "out", SPEC, sbs=str(tmp_path / "none"))
+    entry = '[{"filename": "x.png", "split": "test", "sentences": ["a house is built"]}]'
+    (tmp_path / "set" / "captions.json").write_text(entry)
+    with pytest.raises(InputError, match=r"--training .* no split 'train'"):
+        run_bench(str(said), tmp_path / "out", SPEC, training=[spec])
+    assert not (tmp_path / "out").exists()
+
+
 def served(model: VisionLanguageModel, refused: set[int] = frozenset()) -> Any:  # type: ignore[assignment]
     """What a server does with a request: the tiny model answers what stands in it, images and all."""
 

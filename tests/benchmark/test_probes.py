@@ -213,7 +213,13 @@ def test_facts_of_a_pair_come_from_its_captions_where_none_are_planted() -> None
     assert found is not None
     assert {fact.object for fact in found} == {"building", "road"}
     assert case_of(record.model_copy(update={"changed": False}), opened).facts == ()
-    assert case_of(record.model_copy(update={"changed": None}), opened).facts is None
+    unstated = record.model_copy(update={"changed": None})
+    assert case_of(unstated, opened) == case_of(record, opened)  # the captions say that it changed
+    undecided = unstated.model_copy(update={"captions": ["a house is built", "nothing has changed"]})
+    assert case_of(undecided, opened).facts is None
+    assert case_of(undecided, opened).changed is None
+    still = unstated.model_copy(update={"captions": ["nothing has changed"]})
+    assert (case_of(still, opened).facts, case_of(still, opened).changed) == ((), False)
 
 
 def test_reversed_counts_what_is_said_the_other_way_round(case: Case) -> None:

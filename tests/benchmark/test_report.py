@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from browser import Browser
+from rsiccllm.benchmark.probe_scores import SCHEMA as PROBES
 from rsiccllm.benchmark.report import tex, write_report
 from rsiccllm.benchmark.results import Board, load_boards
 from rsiccllm.benchmark.samples import choose, read_caption
@@ -28,7 +30,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         patch.setenv("PATH", "")  # no Java
         good, bad = boards.finish(folder / "good", boards.good()), boards.finish(folder / "bad", boards.bad())
     points = [{"strength": float(s), "scores": {"flag": 90 - s, "place_f1": 50}, "interval_95": {}} for s in (0, 4, 8)]
-    (good / "probes.json").write_text(json.dumps({"probes": {"shift": points, "blur": points[:2]}}))
+    (good / "probes.json").write_text(json.dumps({"schema": PROBES, "probes": {"shift": points, "blur": points[:2]}}))
     return [good, bad]
 
 
@@ -57,7 +59,9 @@ def test_the_page_holds_all_and_fetches_nothing(report: Path, runs: list[Path]) 
     page = report.read_text(encoding="utf-8")
     read = Text(page)
     for part in ("Scores, all pairs", "Scores, changed pairs alone", "Change flag", "paired tests", "Probes", "shift",
-                 "Samples", "How it was run", "true flag", "tokenisation", "libraries.torch"):  # fmt: skip
+                 "Samples", "How it was run", "true flag", "tokenisation", "libraries.torch",
+                 "ROUGE-L: pycocoevalcap, beta 1.2", "ROUGE-1: rouge-score, beta 1", "1,000 draws",
+                 "METEOR is absent"):  # fmt: skip
         assert part in read.said, part
     for tag, given in read.tags:
         for name in ("src", "href", "xlink:href"):
@@ -119,8 +123,49 @@ def test_what_is_refused(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least one folder"):
         write_report([], tmp_path / "r.html")
     (tmp_path / "judge.json").write_text('{"board": "another"}')
+    with pytest.raises(InputError, match=r"judge\.json: not of schema rsiccllm\.bench_judge\.v1"):
+        write_report(runs, tmp_path / "r.html", judged=tmp_path)
+    held = {"schema": "rsiccllm.bench_judge.v1", "board": "another", "pairs": [], "judges": {}, "agreement": {}}
+    (tmp_path / "judge.json").write_text(json.dumps(held))
     with pytest.raises(InputError, match="judges none of these results"):
         write_report(runs, tmp_path / "r.html", judged=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "message"),
+    [
+        ("predictions.jsonl", lambda text: text.replace("{", "", 1), r"predictions\.jsonl:1: "),
+        ("predictions.jsonl", lambda text: text.split("\n", 1)[1], r"captions, but \d+ pairs were scored"),
+        ("predictions.jsonl", lambda text: text.replace('"caption": "', '"caption": 1, "x": "', 1), "field 'caption'"),
+        ("settings.json", lambda text: text.replace('"data"', '"dta"'), "field 'data': expected an object"),
+        (
+            "settings.json",
+            lambda text: text.replace('"pairs"', '"pars"'),
+            r"field 'data\.pairs': expected a whole number",
+        ),
+        ("scores.json", lambda text: text.replace('"baseline": false', '"baseline": true'), "expected one row of the"),
+        ("scores.json", lambda text: text[: len(text) // 2], r"scores\.json:\d+: not valid JSON"),
+        ("probes.json", lambda text: text.replace('"probes":', '"p":'), "field 'probes': expected an object"),
+    ],
+)
+def test_a_folder_that_was_broken_is_named(
+    runs: list[Path], tmp_path: Path, name: str, edit: Callable[[str], str], message: str
+) -> None:
+    broken = shutil.copytree(runs[0], tmp_path / "broken")
+    before = (broken / name).read_text()
+    (broken / name).write_text(edit(before))
+    assert (broken / name).read_text() != before
+    with pytest.raises(InputError, match=message):
+        load_boards([broken])
+
+
+def test_a_caption_of_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # no Java
+    silent = boards.finish(tmp_path / "silent", dict.fromkeys(boards.good(), " "))
+    page = write_report([silent], tmp_path / "r.html", samples=2)[0].read_text(encoding="utf-8")
+    assert page.count(">(nothing)<") == 2
+    assert page.count(">says neither</span>") == 2
+    assert ">unclear</button>" in page
 
 
 def pair(changed: bool, facts: list[Fact] | None, captions: list[str]) -> ImagePair:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from rsiccllm.benchmark.baselines import CHANGE, NO_CHANGE
 from rsiccllm.benchmark.run import Result, references_of, run_score
 from rsiccllm.errors import InputError
 from rsiccllm.records import ImagePair
@@ -133,6 +134,9 @@ def test_html_is_well_formed_and_escaped(tmp_path: Path, spec: str) -> None:
 
     Reader().feed(page)
     assert not stack
+    cells = re.findall(r"<tr[^>]*>(<td>.*?</td>)(.*?)</tr>", page)
+    assert cells
+    assert all(rest.count("<td") == rest.count('<td class="number"') for _, rest in cells)
     assert "script" not in seen
     assert seen.count("table") == 7  # scores in two, flag, facts in two, one system's values, tests
     assert "&lt;script&gt;" in page
@@ -157,18 +161,30 @@ def test_sentences_of_other_sets_come_from_their_training_split() -> None:
     truth = references_of(pairs, "val", "scenes:5")
     assert (truth.no_change, truth.change) == ("nothing has changed", "massive villas are built")
     assert truth.changed == {"val_1": True, "val_2": False, "val_3": True}
+    itself = references_of(pairs, "train", "scenes:5")  # nothing is learnt from the split that is scored
+    assert (itself.no_change, itself.change) == (NO_CHANGE, CHANGE)
 
 
 def test_pairs_without_captions_or_flags_are_said() -> None:
-    pairs = [pair("a", ["a house is built"], None), pair("b", [], True), pair("c", ["x"], True)]
+    pairs = [pair("a", ["a house is built", "no change"], None), pair("b", [], True), pair("c", ["x"], True)]
     truth = references_of(pairs, "val", "folder:x")
     assert list(truth.captions) == ["a", "c"]
-    assert truth.changed is None
+    assert truth.changed is None  # one of a's captions against the other
     assert truth.uncaptioned == {"b"}
     assert "1 of 3 pairs have no captions" in truth.notes[0]
     assert "known of 1 of 2 pairs" in truth.notes[1]
     with pytest.raises(InputError, match="none of the 1 pairs of split 'val' has captions"):
         references_of([pair("b", [], True)], "val", "folder:x")
+
+
+def test_where_the_set_does_not_say_what_changed_most_references_do() -> None:
+    still = ["nothing has changed", "the scene is the same as before", "a house is built"]
+    pairs = [pair("a", ["a house is built"], None), pair("b", still, None), pair("c", ["x"], True)]
+    truth = references_of(pairs, "val", "folder:x")
+    assert truth.changed == {"a": True, "b": False, "c": True}
+    assert truth.notes == ("folder:x: whether it changed is what most references say in 2 of 3 pairs",)
+    against = references_of([pair("a", ["a house is built"], False)], "val", "folder:x")
+    assert against.changed == {"a": False}  # what the set says stands
 
 
 def test_rendered_scenes_bring_their_planted_facts(tmp_path: Path) -> None:

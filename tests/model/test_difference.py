@@ -7,7 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from rsiccllm.model.difference import FACTS, ChangeMap, fact_loss, fact_target, map_loss, place_code, unpatch
+from rsiccllm.masks import OBJECTS
+from rsiccllm.model.difference import (
+    FACTS,
+    ChangeMap,
+    fact_cells,
+    fact_loss,
+    fact_target,
+    map_loss,
+    place_code,
+    unpatch,
+)
 from rsiccllm.model.processor import load_processor
 
 
@@ -109,3 +119,18 @@ def test_pairs_of_other_sizes_in_one_batch_are_each_treated_alone() -> None:
         assert together.maps[pair].shape == (2 * rows, 2 * cols)
         assert together.facts[pair].shape == (len(FACTS), 2 * rows, 2 * cols)
         torch.testing.assert_close(together.facts[pair].exp().sum(0), torch.ones(2 * rows, 2 * cols))
+
+
+def test_fact_cells_by_hand() -> None:
+    # Four pixels in one row, two cells: a tree went where a house came, then a house came alone, then nothing twice.
+    tree, house = OBJECTS.index("tree") + 1, OBJECTS.index("building") + 1
+    objects = torch.tensor([[[tree, 0, 0, 0]], [[house, house, 0, 0]]], dtype=torch.uint8)
+    cells = fact_cells(objects, 1, 2)
+    assert cells.shape == (len(FACTS), 1, 2)
+    assert cells[FACTS.index(("building", "appear"))].tolist() == [[1.0, 0.0]]
+    assert cells[FACTS.index(("tree", "disappear"))].tolist() == [[0.5, 0.0]]
+    assert float(cells.sum()) == 1.5
+    facts = [told({HOUSE: 0.5, ("tree", "disappear"): 0.25}, {HOUSE: 0.1})]
+    # Cross-entropy over the area of each fact: (1 x log 2 + 0.5 x log 4) / 1.5.
+    loss = fact_loss([torch.zeros(1, 2)], facts, [torch.tensor([[1.0, 0.0]])], [cells])
+    assert float(loss) == pytest.approx((np.log(2) + 0.5 * np.log(4)) / 1.5, abs=1e-6)

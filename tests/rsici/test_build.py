@@ -17,18 +17,20 @@ from rsiccllm.errors import InputError
 from rsiccllm.files import read_jsonl
 from rsiccllm.records import INSTRUCTIONS, PAIRS, ImagePair, Instruction
 from rsiccllm.rsici.build import BuildSettings, build_rsici, preset_of
+from rsiccllm.rsici.command import build_by_rules, task_settings
+from rsiccllm.rsici.output import split_name
 from rsiccllm.rsici.place import safe_name
 from rsiccllm.rsici.prompts import teacher_prompt
 from rsiccllm.rsici.tasks import TASKS, TaskSettings
 from rsiccllm.rsici.teachers.base import Ask, Failure
 from rsiccllm.sources import open_source
 
-SPEC = "scenes:40,seed=3,size=64,easy=1"
+SPEC = "scenes:20,seed=3,size=64,easy=1"
 
 
 def test_scenes_become_a_folder_that_is_a_source(tmp_path: Path) -> None:
     counts = build_rsici([SPEC], tmp_path, ["caption", "describe"])
-    assert counts == {"pairs": 40, "instructions": 80, "left_out": 0, "rejected": 0, "unanswered": 0}
+    assert counts == {"pairs": 20, "instructions": 40, "left_out": 0, "rejected": 0, "unanswered": 0}
     records = read_jsonl(tmp_path / INSTRUCTIONS, Instruction)
     rendered = {pair.id: pair for pair in open_source(SPEC).pairs}
     for record in records:
@@ -45,7 +47,7 @@ def test_scenes_become_a_folder_that_is_a_source(tmp_path: Path) -> None:
 
 
 def test_a_killed_build_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    spec = "scenes:120,seed=3,size=64,easy=1"
+    spec = "scenes:60,seed=3,size=64,easy=1"
     build_rsici([spec], tmp_path / "whole")
     command = [sys.executable, "-m", "rsiccllm.cli", "rsici", "build", "--source", spec, "--out", str(tmp_path / "cut")]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -60,7 +62,17 @@ def test_a_killed_build_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path) -
         {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
         for root in (tmp_path / "whole", tmp_path / "cut")
     )
-    assert {name: data for name, data in cut.items() if name.suffix != ".tmp"} == whole
+    assert cut == whole
+
+
+def test_what_a_kill_left_half_written_is_swept_away(tmp_path: Path) -> None:
+    half = tmp_path / "images" / "scenes" / ".scene_3_000000.before.png.1.1.tmp"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    theirs = tmp_path / "images" / ".notes.tmp"
+    theirs.write_bytes(b"of somebody else")
+    build_rsici(["scenes:2,size=64"], tmp_path)
+    assert list(tmp_path.rglob("*.tmp")) == [theirs]
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
@@ -73,6 +85,11 @@ def test_what_is_refused(tmp_path: Path) -> None:
         build_rsici([SPEC, SPEC], tmp_path / "c")
     with pytest.raises(InputError, match="unknown kind 'secnes'"):
         build_rsici(["secnes:4"], tmp_path / "d")
+    captions = tmp_path / "captions.json"
+    entry = {"filename": "a.png", "filepath": "train", "changeflag": 1, "sentences": [{"raw": "a house is built"}]}
+    captions.write_text(json.dumps({"images": [entry]}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"source 'levir-cc-captions:.*': has annotations alone"):
+        build_rsici([f"levir-cc-captions:{captions}"], tmp_path / "e")
     file = tmp_path / "file"
     file.write_text("x", encoding="utf-8")
     with pytest.raises(InputError, match="file"):
@@ -267,23 +284,37 @@ def test_shards_parquet_and_checksums(tmp_path: Path) -> None:
 
     settings = BuildSettings(TaskSettings(TASKS), shard=40)
     out = tmp_path / "out"
-    counts = build_rsici([sysu(tmp_path / "data")], out, settings=settings)
+    spec = sysu(tmp_path / "data")
+    for side in ("time1", "time2", "label"):
+        image = tmp_path / "data" / "train" / side / "00004.png"
+        (tmp_path / "data" / "test" / side).mkdir(parents=True)
+        image.rename(tmp_path / "data" / "test" / side / image.name)
+    counts = build_rsici([spec], out, settings=settings)
     names = sorted(path.name for path in out.glob("instructions*"))
     assert names == [f"instructions-{number:05d}.jsonl" for number in range(-(-counts["instructions"] // 40))]
     assert len(names) > 1
     records = read_jsonl(out / INSTRUCTIONS, Instruction)
     assert len(records) == counts["instructions"]
-    files = sorted(str(path) for path in (out / "parquet").glob("*.parquet"))
-    table = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
-    assert len(table) == len(records)
-    for row, record in zip(table, records, strict=True):
-        assert Instruction.model_validate({k: v for k, v in row.items() if v is not None}) == record
+    table = datasets.load_dataset(str(out), cache_dir=str(tmp_path / "cache"))  # as its README.md says
+    assert set(table) == {record.split for record in records} == {"train", "test"}
+    for split, rows in table.items():
+        own = [record for record in records if record.split == split]
+        for row, record in zip(rows, own, strict=True):
+            assert Instruction.model_validate({k: v for k, v in row.items() if v is not None}) == record
     assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=out, check=False).returncode == 0
     listed = {line.split("  ")[1] for line in (out / "SHA256SUMS").read_text().splitlines()}
     assert listed == contents(out).keys() - {"SHA256SUMS"}
     (out / names[0]).unlink()
     with pytest.raises(InputError, match=r"instructions-00000.jsonl: no such file"):
         read_jsonl(out / INSTRUCTIONS, Instruction)
+
+
+@pytest.mark.parametrize(("split", "name"), [("train", "train"), ("my split-2", "my_split_2"), ("all", "all_")])
+def test_splits_have_names_that_datasets_takes(split: str, name: str) -> None:
+    import datasets
+
+    assert split_name(split) == name
+    assert str(datasets.NamedSplit(name)) == name
 
 
 def test_several_sets_and_tiles(tmp_path: Path) -> None:
@@ -323,6 +354,17 @@ def test_presets(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected --source levir-cd:DIR --source sysu-cd:DIR, got scenes"):
         preset_of("paper-train", ["scenes:4"])
     assert preset_of("paper-test-out", ["cdd:a", "s2looking:b"]) == (("describe",), "test")
+
+
+def test_options_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    mix = ["cdd:a", "s2looking:b"]
+    asked, split = task_settings(mix, "caption", "", "paper-test-out", None, 0, "qwen3", 5)
+    assert (asked.tasks, asked.boxes, asked.seed, split) == (("describe",), "qwen3", 5, "test")
+    with pytest.raises(InputError, match="--split train: --preset paper-test-out takes the split 'test'"):
+        task_settings(mix, "caption", "", "paper-test-out", "train", 0, "qwen3", 5)
+    with pytest.raises(InputError, match="--dry-run: the rules ask nobody"):
+        build_by_rules([SPEC], tmp_path / "out", BuildSettings(), dry=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_texts_of_every_captioned_set_become_instructions(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_what_is_refused(root: Path, tmp_path: Path) -> None:
         export(root, "coco", tmp_path / "out")
     export(root, "qwen", tmp_path / "out")
     export(root, "qwen", tmp_path / "out")  # again is the same
-    with pytest.raises(InputError, match="holds no earlier export in the form trl"):
+    with pytest.raises(InputError, match="holds no earlier export of RSICI in the form trl"):
         export(root, "trl", tmp_path / "out")
     with pytest.raises(InputError, match=r"instructions\.jsonl"):
         export(tmp_path, "qwen", tmp_path / "p")

@@ -13,10 +13,11 @@ from PIL import Image
 
 from chat_server import Act, ChatServer, completion, text_of
 from rsiccllm.endpoint import Budget, Endpoint
+from rsiccllm.facts import Known
 from rsiccllm.page import overlay
 from rsiccllm.records import ImagePair
-from rsiccllm.rsici.prior import mask_prior
-from rsiccllm.rsici.prompts import teacher_prompt
+from rsiccllm.rsici.prior import Prior, mask_prior
+from rsiccllm.rsici.prompts import facts_in_words, teacher_prompt
 from rsiccllm.rsici.teachers.base import Ask, Failure
 from rsiccllm.rsici.teachers.openai import DRY_RUN, JOURNAL, Look, OpenAITeacher, dry_run, make_request
 from rsiccllm.sources.base import ChangeMask
@@ -50,6 +51,24 @@ def images_of(request: dict[str, Any]) -> list[Image.Image]:
 
 def endpoint(server: ChatServer, **settings: Any) -> Endpoint:
     return Endpoint(server.url, "vl", **{"timeout": 1.5, "backoff": 0.01, "attempts": 2, **settings})
+
+
+def test_what_a_mask_says_in_words() -> None:
+    values = np.zeros((100, 100), np.uint8)
+    values[10:20, 70:90] = 1
+    building = {1: (Known("building"),)}
+    assert facts_in_words(mask_prior(ChangeMask(values, building), scope="building")) == (
+        "1 area, 2.0 % of the image. One at the top right, compact, 2.0 %: building. Of all changes only those of "
+        "buildings are marked. Known to have changed: building."
+    )
+    for row in range(14):  # one a row of 7 pixels, 4 x 8 each
+        values[7 * row + 1 : 7 * row + 5, 10:18] = 1
+    lines = facts_in_words(mask_prior(ChangeMask(values)))
+    assert lines.startswith("15 separate areas, 6.5 % of the image in all. One at the top right")
+    assert lines.endswith("Smaller ones: 3.")
+    assert lines.count("One at the") == 12
+    told = Prior(100, 100, known=(Known("parking_lot", "appear"), Known("tree", "disappear")))
+    assert facts_in_words(told) == "Known to have changed: parking lot (came), tree (went)."
 
 
 @pytest.mark.parametrize("look", ["outline", "mask", "none"])

@@ -56,11 +56,21 @@ def test_shapes() -> None:
     for step in range(80):
         slanted[20 + step : 28 + step, 20 + step : 28 + step] = 1
     assert mask_prior(ChangeMask(slanted)).regions[0].shape == "elongated"
+    corner = mask((10, 10, 100, 50), (10, 50, 50, 100))  # fills 5,600 of the 6,850 pixels of its hull
+    assert mask_prior(ChangeMask(corner)).regions[0].shape == "compact"
+    thin = mask((10, 10, 100, 30), (10, 30, 30, 100))  # 3,200 of 5,650
+    assert mask_prior(ChangeMask(thin)).regions[0].shape == "irregular"
 
 
 def test_spread() -> None:
     assert mask_prior(ChangeMask(mask((10, 10, 20, 20)))).spread == "single"
-    assert mask_prior(ChangeMask(mask((10, 10, 20, 20), (40, 40, 50, 50)))).spread == "clustered"
+    # An eighth of 120 is 15: gaps of 15 across, of (9, 12) and so 15 aslant, are close; of 16 are not.
+    near, aslant, far = (35, 10, 45, 20), (29, 32, 39, 42), (36, 10, 46, 20)
+    for other, spread in ((near, "clustered"), (aslant, "clustered"), (far, "scattered")):
+        assert mask_prior(ChangeMask(mask((10, 10, 20, 20), other))).spread == spread
+    row = [(10 + 20 * k, 10, 20 + 20 * k, 20) for k in range(5)]
+    assert mask_prior(ChangeMask(mask(*row))).spread == "clustered"
+    assert mask_prior(ChangeMask(mask(*row[:3], (90, 90, 100, 100)))).spread == "grouped"
     everywhere = [(40 * c + 15, 40 * r + 15, 40 * c + 25, 40 * r + 25) for r in range(3) for c in range(3)]
     assert mask_prior(ChangeMask(mask(*everywhere))).spread == "throughout"
 
@@ -72,6 +82,14 @@ def test_specks_are_dropped_by_the_named_threshold_and_counted() -> None:
     alone = mask_prior(ChangeMask(mask((80, 80, 83, 83))))
     assert alone.silent
     assert alone.changed is None
+
+
+def test_what_the_border_cuts_off_is_a_speck() -> None:
+    cut = (115, 40, 120, 60), (40, 0, 60, 5)  # 5 pixels wide at the right, 5 high at the top
+    whole = (114, 70, 120, 90), (20, 40, 25, 60)  # 6 wide at the border; 5 wide, but not cut off
+    prior = mask_prior(ChangeMask(mask(*cut, *whole)))
+    assert (sorted(region.box for region in prior.regions), prior.specks) == (sorted(whole), 2)
+    assert len(mask_prior(ChangeMask(mask(*cut, *whole)), 0).regions) == 4
 
 
 def test_squares_that_touch_at_a_corner_are_two() -> None:
@@ -102,6 +120,16 @@ def test_what_two_of_five_people_say() -> None:
             "trees are removed", "a road is built"]  # fmt: skip
     assert consensus([parse(text) for text in said]) == (Known("building", "appear", "build", "top_left", 2, 2),)
     assert consensus([parse(said[3])]) == (Known("tree", "disappear", "remove", None, 1, float("inf")),)
+
+
+def test_no_facts_are_taken_of_a_report(tmp_path: Path) -> None:
+    for side in ("A", "B"):
+        (tmp_path / side).mkdir()
+        Image.fromarray(np.full((40, 40), 10, np.uint8)).save(tmp_path / side / "x.png")
+    source = open_source(f"folder:{tmp_path}")
+    short, long = "a road is built", "ROAD: a road is built where no sign of damage was seen before. " * 5
+    for captions, known in (([short], 1), ([long], 0), ([long, short], 1)):
+        assert len(prior_of(source, source.pairs[0].model_copy(update={"captions": captions})).known) == known
 
 
 def test_the_flag_and_the_captions_count_before_the_mask(tmp_path: Path) -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from browser import Browser
+from people_page import Served, arrive
 from rsiccllm.errors import InputError
 from rsiccllm.files import read_jsonl, write_jsonl
 from rsiccllm.records import INSTRUCTIONS, PAIRS, ImagePair, Instruction
 from rsiccllm.rsici.review.decisions import REVIEWS, Decision, Reviews, read_reviews
-from rsiccllm.rsici.review.server import Review, serve_review
+from rsiccllm.rsici.review.items import Review
 
 ATTACK = "a house is built in the top left</p><script>document.title='owned'</script>"
 
@@ -64,40 +63,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Served:
-    def __init__(self, review: Review) -> None:
-        self.review = review
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=serve_review, args=(review, 0, self._started), daemon=True)
-        self._thread.start()
-        assert self._ready.wait(10)
-
-    def _started(self, server: object, address: str) -> None:
-        self.server, self.address = server, address
-        self._ready.set()
-
-    def stop(self) -> None:
-        self.server.shutdown()  # type: ignore[attr-defined]
-        self._thread.join()
-        self.review.close()
-
-    def ask(
-        self, method: str, path: str, fields: dict[str, str] | None = None, headers: dict[str, str] | None = None
-    ) -> tuple[int, str, str]:
-        """(status, body, Location)"""
-        connection = http.client.HTTPConnection("127.0.0.1", urlsplit(self.address).port or 0, timeout=10)
-        body = urlencode(fields) if fields is not None else None
-        connection.request(method, path, body, headers or {})
-        answer = connection.getresponse()
-        text = answer.read().decode()
-        connection.close()
-        return answer.status, text, answer.headers.get("Location", "")
-
-    def token(self) -> str:
-        return re.search(r'name="token" value="([^"]+)"', self.ask("GET", "/item/0?by=x")[1])[1]  # type: ignore[index]
-
-    def place(self, item: str) -> int:
-        return self.review.place[item]
+def place_of(served: Served, item: str) -> int:
+    return served.items.place[item]  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -108,26 +75,28 @@ def served(root: Path) -> Iterator[Served]:
 
 
 def test_an_item_shows_everything_and_nothing_runs(served: Served) -> None:
-    status, text, _ = served.ask("GET", f"/item/{served.place('p0/caption')}?by=Ann")
+    status, text, _ = served.ask("GET", f"/item/{place_of(served, 'p0/caption')}?by=Ann")
     assert status == 200
     assert text.count("<img ") == 3
     assert "passes all" in text
     assert "building, appear (build), one, top left" in text
     assert "Rejected when the set was built" in text
     assert "&lt;i&gt;" in text
-    _, text, _ = served.ask("GET", f"/item/{served.place('p1/caption')}?by=" + "%3Cscript%3Ealert(1)%3C%2Fscript%3E")
+    _, text, _ = served.ask(
+        "GET", f"/item/{place_of(served, 'p1/caption')}?by=" + "%3Cscript%3Ealert(1)%3C%2Fscript%3E"
+    )
     assert text.count("<script>") == 1, "only our own"
     assert "&lt;script&gt;document" in text
     assert re.search(r"script-src 'sha256-[\w+/=]+'", text)
-    _, text, _ = served.ask("GET", f"/item/{served.place('p2/caption')}?by=Ann")
+    _, text, _ = served.ask("GET", f"/item/{place_of(served, 'p2/caption')}?by=Ann")
     assert "facts: place (" in text, "the gate's reason"
 
 
 def test_decisions_are_kept_go_on_and_outlive_the_server(served: Served, root: Path) -> None:
     token = served.token()
     assert served.ask("GET", "/?by=Ann")[2] == "/item/0?by=Ann"
-    order = [record.id for record in served.review.records]
-    several = served.place("p1/caption")
+    order = [record.id for record in served.items.records]
+    several = place_of(served, "p1/caption")
     # On the third line she changes her mind on the first item.
     for place, choice, then in ((0, "accept", 1), (1, "reject", 2), (0, "reject", 2)):
         status, _, where = served.ask("POST", f"/item/{place}", {"token": token, "by": "Ann", "choice": choice})
@@ -135,7 +104,7 @@ def test_decisions_are_kept_go_on_and_outlive_the_server(served: Served, root: P
     text = "one <b>\r\n\r\n two "
     fields = {"token": token, "by": "Bob  O", "choice": "edit", "text": text, "note": "better"}
     assert served.ask("POST", f"/item/{several}", fields)[0] == 303
-    assert served.ask("POST", f"/item/{served.place('p0/caption')}", {**fields, "text": " \n"})[0] == 400
+    assert served.ask("POST", f"/item/{place_of(served, 'p0/caption')}", {**fields, "text": " \n"})[0] == 400
     lines = read_jsonl(root / REVIEWS, Decision)
     assert [(line.reviewer, line.choice) for line in lines] == [
         ("Ann", "accept"),
@@ -147,7 +116,7 @@ def test_decisions_are_kept_go_on_and_outlive_the_server(served: Served, root: P
     assert lines[3].note == "better"
     with pytest.raises(InputError, match="in use"):
         Review(root)
-    served.review.close()
+    served.items.close()
     again = Review(root)
     assert again.reviews.of("Ann", order[0]).choice == "reject"  # type: ignore[union-attr]
     assert again.next("Ann") == 2
@@ -219,11 +188,6 @@ def test_what_is_refused(root: Path, tmp_path_factory: pytest.TempPathFactory) -
         Review(root)
 
 
-def arrive(browser: Browser, path: str) -> None:
-    """Wait until the page is there and its keys work: a key pressed before would be lost."""
-    browser.wait(f"location.pathname === '{path}' && document.readyState === 'complete'")
-
-
 def test_by_keyboard_in_a_real_browser(served: Served, root: Path, tmp_path: Path) -> None:
     with Browser() as browser:
         browser.open(served.address)
@@ -246,8 +210,7 @@ def test_by_keyboard_in_a_real_browser(served: Served, root: Path, tmp_path: Pat
         browser.type("a barn is removed: a, r and e are letters here")
         browser.press("Enter", control=True)
         arrive(browser, "/done")
-        place = served.place("p1/caption")
-        browser.open(f"{served.address}item/{place}?by=Zo%C3%AB")
+        browser.open(f"{served.address}item/{place_of(served, 'p1/caption')}?by=Zo%C3%AB")
         assert browser.run("document.title") == "Review", "markup of a caption ran"
         assert "<script>" in browser.run("document.body.innerText")
         assert browser.run("document.images.length") == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,42 @@ def test_nothing_is_guessed() -> None:
         for text in [*texts(bare, "describe", name), *texts(bare, "caption", name)]:
             assert not parse(text).facts, text
             assert parse(text).changed is True
+
+
+def test_classes_say_where_and_captions_say_which_way() -> None:
+    """LEVIR-MCI: the mask knows roads from buildings, the captions say that they were built."""
+    meaning = {1: (Known("building"),), 2: (Known("road"),)}
+    prior = mask_prior(ChangeMask(mask([(4, 4, 20, 20, 1), (90, 90, 20, 20, 2)]), meaning))
+    told = (Known("building", "appear", "build"), Known("road", "appear", "build", None, 1, 1))
+    text = texts(replace(prior, known=told), "describe")[0]
+    assert {(fact.object, fact.place) for fact in parse(text).facts} == {
+        ("building", "top_left"),
+        ("road", "bottom_right"),
+    }
+
+
+def test_one_thing_is_not_in_two_places() -> None:
+    prior = mask_prior(ChangeMask(mask([(4, 4, 20, 20, 1), (90, 90, 20, 20, 1)]), BUILDINGS), scope="building")
+    told = replace(prior, known=(Known("building", "appear", "build", None, 1, 1),))
+    assert {fact.place for fact in parse(texts(told, "describe")[0]).facts} == {None}
+
+
+@pytest.mark.parametrize(
+    ("known", "subject", "verbs"),
+    [
+        (Known("water", "appear", "extend"), "Water has", {"spread", "expanded"}),  # a flood is no pond
+        (Known("water", "appear", "appear", None, 2, 2), "Two ponds have", {"appeared", "newly appeared"}),
+        (Known("tree", "appear", "extend"), "Trees have", {"spread", "expanded"}),
+        (Known("tree", "disappear", "reduce"), "Trees have", {"shrunk", "decreased"}),
+        (Known("bareland", "appear", "rebuild"), "Bare land has", {"changed", "changed between the two dates"}),
+        (Known("road", "appear", "extend"), "Roads have", {"been extended", "been enlarged"}),
+    ],
+)
+def test_what_nobody_makes_is_not_built(known: Known, subject: str, verbs: set[str]) -> None:
+    prior = Prior(64, 64, known=(known,), changed=True)
+    said = {texts(prior, "describe", str(n))[0].split(". ")[1].rstrip(".") for n in range(30)}
+    assert said == {f"{subject} {verb}" for verb in verbs}
+    assert not any(" a water" in text or "A water" in text for text in texts(prior, "kind"))
 
 
 def test_damage_is_called_damage() -> None:

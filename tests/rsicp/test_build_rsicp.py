@@ -131,6 +131,23 @@ def test_filtering_negatives_of_a_model(talker: Path, data: Path, tmp_path: Path
         build_rsicp(data, tmp_path / "whole", model=str(talker), samples=4)
 
 
+def test_of_one_kind_alone(talker: Path, data: Path, tmp_path: Path) -> None:
+    build_rsicp(data, tmp_path / "own", model=str(talker), samples=2, kinds="filtering")
+    build_rsicp(data, tmp_path / "made", kinds="replacement")
+    build_rsicp(data, tmp_path / "both")  # without a model the same
+    found = {
+        name: {bad.kind for pair in read_jsonl(tmp_path / name / PREFERENCES, Preference) for bad in pair.rejected}
+        for name in ("own", "made")
+    }
+    assert found["own"] == {"sampled"}
+    assert "sampled" not in found["made"]
+    assert (tmp_path / "made" / PREFERENCES).read_bytes() == (tmp_path / "both" / PREFERENCES).read_bytes()
+    with pytest.raises(InputError, match="--kinds filtering: expected a --model"):
+        build_rsicp(data, tmp_path / "x", kinds="filtering")
+    with pytest.raises(InputError, match="--kinds replacement: expected no --model"):
+        build_rsicp(data, tmp_path / "x", model=str(talker), kinds="replacement")
+
+
 def test_the_same_call_writes_the_same_bytes_and_another_seed_others(data: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         build_rsicp(data, tmp_path / name, seed=seed)

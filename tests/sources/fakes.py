@@ -175,16 +175,17 @@ def dubai_cc(root: Path) -> None:
 
 
 def rscc(root: Path) -> None:
-    """Two pairs, the first with captions of two models."""
+    """Three pairs, the first with captions of two models, the third in the subset that is the benchmark."""
     lines = []
-    for number, model in ((0, "a"), (0, "b"), (1, "a")):
-        pre, post = (f"xbd/images-w512-h512/storm_{number}_{date}.png" for date in ("pre", "post"))
+    for number, model in ((0, "a"), (0, "b"), (1, "a"), (2, "a")):
+        folder = "xbdsubset/storm/images" if number == 2 else "xbd/images-w512-h512"
+        pre, post = (f"{folder}/storm_{number}_{date}.png" for date in ("pre", "post"))
         draw(root / pre, 900 + number)
         draw(root / post, 910 + number)
         caption = f"Several buildings were destroyed, as {model} saw it."
         lines.append({"pre_image": pre, "post_image": post, "change_caption": caption, "model_id": model,
                       "inference_type": "naive"})  # fmt: skip
-    (root / "rscc.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+    (root / "RSCC_qvq.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
 
 
 def changechat(root: Path) -> None:

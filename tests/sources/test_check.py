@@ -83,6 +83,15 @@ def test_every_fault_is_listed_once(tmp_path: Path) -> None:
     assert len(check(f"levir-cc:{tmp_path}", decode=False).faults) == len(expected) - 2
 
 
+def test_a_broken_entry_is_one_fault_and_its_images_do_not_count_as_unnamed(tmp_path: Path) -> None:
+    entries = fakes.levir_cc(tmp_path)
+    entries[1]["changeflag"] = "yes"
+    fakes.write_annotations(tmp_path, entries)
+    faults = check(f"levir-cc:{tmp_path}").faults
+    assert len(faults) == 1
+    assert "images[1]: field 'changeflag'" in faults[0]
+
+
 def test_the_same_id_in_two_splits(tmp_path: Path) -> None:
     entries = fakes.levir_cc(tmp_path)
     for side in ("A", "B"):

@@ -13,6 +13,7 @@ from rsiccllm.training.losses import (
     dpop_loss,
     entropy,
     reverse_kl,
+    sampled_kl,
     softmax_dpo_loss,
 )
 
@@ -37,13 +38,40 @@ def test_reverse_kl_value_and_gradient_by_hand() -> None:
     reference = torch.zeros(1, 2, requires_grad=True)
     found = reverse_kl(policy, reference)
     value = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
-    assert float(found) == pytest.approx(value, abs=1e-6)
+    assert found.item() == pytest.approx(value, abs=1e-6)
     found.sum().backward()
     # d KL / d z_i = p_i * (log(p_i / q_i) - KL).
     expected = [0.25 * (math.log(0.5) - value), 0.75 * (math.log(1.5) - value)]
     assert policy.grad is not None
     assert policy.grad[0].tolist() == pytest.approx(expected, abs=1e-6)
     assert reference.grad is None
+
+
+def test_sampled_kl_is_unbiased_in_value_and_gradient() -> None:
+    """Answers of two tokens over two words, all four of them weighed by their chance: no draw, no noise.
+
+    The policy gives the first word (1/4, 3/4), then after word 0 (1/2, 1/2), after word 1 (4/5, 1/5); the reference is
+    uniform. By hand: KL = KL_1 + 1/4 * 0 + 3/4 * KL_2(1).
+    """
+    table = torch.tensor([[0, math.log(3)], [0, 0], [math.log(4), 0]], requires_grad=True)
+    first = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
+    second = 0.8 * math.log(1.6) + 0.2 * math.log(0.4)
+    chances = {(0, 0): 1 / 8, (0, 1): 1 / 8, (1, 0): 3 / 5, (1, 1): 3 / 20}
+    logits = torch.cat([table[[0, 1 + one]] for one, _ in chances])
+    labels = torch.tensor([word for answer in chances for word in answer])
+    answer_of = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    found = sampled_kl(logits, torch.zeros(8, 2), labels, answer_of, 4)
+    assert found.tolist() == pytest.approx([first, first, first + second, first + second], abs=1e-6)
+    (found * torch.tensor(list(chances.values()))).sum().backward()
+    # d KL / d z of the first word: as `reverse_kl`'s, and the chance of getting to word 1, p_1 (1 - p_1) = 3/16.
+    expected = [
+        [0.25 * (math.log(0.5) - first) - 3 / 16 * second, 0.75 * (math.log(1.5) - first) + 3 / 16 * second],
+        [0, 0],
+        [0.75 * 0.8 * (math.log(1.6) - second), 0.75 * 0.2 * (math.log(0.4) - second)],
+    ]
+    assert table.grad is not None
+    for row, wanted in zip(table.grad.tolist(), expected, strict=True):
+        assert row == pytest.approx(wanted, abs=1e-6)
 
 
 def test_reverse_kl_in_chunks_and_against_torch() -> None:

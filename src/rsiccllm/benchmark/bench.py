@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from rsiccllm.benchmark.leaks import training_pairs
 from rsiccllm.benchmark.predict import SETTINGS, predict
 from rsiccllm.benchmark.results import SCORES
-from rsiccllm.benchmark.run import Result, run_score
+from rsiccllm.benchmark.run import Result, references_of, run_score
+from rsiccllm.benchmark.similarity import SentenceEncoder
 from rsiccllm.benchmark.suites import open_suite
 from rsiccllm.benchmark.tokenise import Tokenisation
 from rsiccllm.errors import InputError
 from rsiccllm.files import read_json, write_json
+from rsiccllm.sources import open_source
 
 
 def run_bench(
@@ -43,6 +46,11 @@ def run_bench(
         found = open_suite(suite, root)
         data, split, task = found.spec, found.split, found.task
     assert data is not None
+    # What would be refused once all is captioned is refused here.
+    references_of(open_source(data).pairs, split, data, task)
+    training_pairs(training)
+    if sbs is not None:
+        SentenceEncoder(sbs)
     path = predict(
         model, data, split, out, batch_size, task, max_new_tokens, tokenisation, base_url, concurrency, suite
     )

@@ -57,6 +57,7 @@ def _fact_columns(held: Sequence[dict[str, Any]]) -> Iterator[Column]:
         ("balanced_accuracy", "balanced", False),
         ("hallucination", "invented", True),
         ("misses", "missed", True),
+        ("unclear", "unclear", True),
     ):
         column = Column(title, [_cell(flag, name) for flag in flags], down)
         if any(cell.value is not None for cell in column.cells):

@@ -21,6 +21,11 @@ KINDS = ("object", "direction", "verb", "quantity", "place")
 DETECTABLE = 1.959964 + 0.841621
 
 
+SHOWN = 0.005
+"""A difference that is printed as 0.00 is none, p = 1: without a common n-gram pycocoevalcap's BLEU is not 0 but some
+1e-6 that tells outputs of different lengths apart, every time."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One score of two systems on the same pairs.
@@ -103,4 +108,5 @@ def _compared(first: Part, second: Part, draws: int, seed: int) -> tuple[int, In
         return first.statistic(sums[..., :split]) - second.statistic(sums[..., split:])
 
     test = randomisation_test(first, second, draws, seed)
-    return len(both), bootstrap(both, difference, seed=seed), test.p, test.spread
+    found = bootstrap(both, difference, seed=seed)
+    return len(both), found, 1.0 if abs(found.value) < SHOWN else test.p, test.spread

@@ -46,15 +46,19 @@ class EndpointModel:
             )
 
 
-def endpoint_of(name: str, base_url: str | None, **settings: Any) -> Endpoint:
-    """The endpoint of "endpoint:URL#MODEL", or of MODEL at `base_url`. settings: of `Endpoint`. Raises InputError."""
+def endpoint_of(name: str, base_url: str | None, option: str = "--model", **settings: Any) -> Endpoint:
+    """The endpoint of "endpoint:URL#MODEL", or of MODEL at `base_url`. settings: of `Endpoint`.
+
+    Raises InputError naming `option`, where the user gave it.
+    """
     if name.startswith("endpoint:"):
         url, mark, model = name.removeprefix("endpoint:").partition("#")
         if base_url is not None:
-            raise InputError(f"--model {name}: names its endpoint itself; leave --base-url out")
+            raise InputError(f"{option} {name}: names its endpoint itself; leave --base-url out")
         if not mark or not model:
-            raise InputError(f"--model {name}: expected endpoint:URL#MODEL")
+            raise InputError(f"{option} {name}: expected endpoint:URL#MODEL")
         return Endpoint(url, model, **settings)
     if base_url is None:
-        raise InputError(f"--model {name}: expected endpoint:URL#MODEL, or --base-url")
+        or_url = ", or --base-url" if option == "--model" else ""
+        raise InputError(f"{option} {name}: expected endpoint:URL#MODEL{or_url}")
     return Endpoint(base_url, name, **settings)

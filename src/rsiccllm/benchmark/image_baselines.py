@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from rsiccllm.benchmark.baselines import DIFFERENCE, NEAREST, Baseline
 from rsiccllm.benchmark.scores import Job
-from rsiccllm.benchmark.texts import texts_of
+from rsiccllm.benchmark.texts import changed_of, texts_of
 from rsiccllm.pairs import OpenedPair
 from rsiccllm.progress import track
 from rsiccllm.records import ImagePair
@@ -88,7 +88,7 @@ def image_baselines(
             Job(said, references),
         )
     ]
-    flags = [pair.changed for pair in train]
+    flags = [changed_of(pair, texts_of(pair, task)) for pair in train]
     if True not in flags or False not in flags:
         return rows, [f"{DIFFERENCE} is absent: the training split does not say of changed and unchanged pairs which"]
     sure = [row for row, flag in enumerate(flags) if flag is not None]

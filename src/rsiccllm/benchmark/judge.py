@@ -8,7 +8,6 @@ that turned. What a judge says is only as good as its agreement with people, whi
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import numpy as np
 
 from rsiccllm.benchmark.bootstrap import bootstrap
 from rsiccllm.benchmark.endpoint_model import endpoint_of
-from rsiccllm.benchmark.judge_people import agreements, read_people
+from rsiccllm.benchmark.judge_people import RATINGS, agreement_lines, agreements, read_people
 from rsiccllm.benchmark.judge_questions import (
     DIMENSIONS,
     Question,
@@ -29,18 +28,15 @@ from rsiccllm.benchmark.judge_questions import (
     questions_of,
     read_answer,
     request_of,
+    sample,
 )
-from rsiccllm.benchmark.results import JUDGE, Board, load_boards
-from rsiccllm.benchmark.texts import texts_of
+from rsiccllm.benchmark.results import JUDGE, JUDGE_SCHEMA, Board, load_board
 from rsiccllm.endpoint import Budget, Client, Endpoint, NoReply, Reply, estimate_tokens
 from rsiccllm.errors import InputError
 from rsiccllm.files import write_json
 from rsiccllm.progress import track
-from rsiccllm.records import ImagePair
-from rsiccllm.sources import open_source
 from rsiccllm.sources.base import Source
 
-SCHEMA = "rsiccllm.bench_judge.v1"
 ATTEMPTS = 2
 """How often one question is asked before its answer counts as unreadable."""
 
@@ -73,20 +69,24 @@ def judge_results(
 
     judges: "endpoint:URL#MODEL". Raises InputError where the folders are not on the same pairs.
     """
-    boards = load_boards(folders)
-    if len(boards) > 1:
-        raise InputError(f"bench judge: {folders[0]} and the others are not on the same pairs; judge them apart")
+    board = load_board(folders)
     settings = {"concurrency": concurrency, "price_in": price_in, "price_out": price_out}
-    endpoints = [endpoint_of(name, None, **settings) for name in judges]
+    endpoints = [endpoint_of(name, None, "--judge", **settings) for name in judges]
     if dry:
-        return dry_run(boards[0], endpoints, count, pairwise, images, seed)
+        return dry_run(board, endpoints, count, pairwise, images, seed)
     budget = None if max_cost is None else Budget(money=max_cost)
-    result = judge_board(boards[0], endpoints, out, count, pairwise, images, seed, budget, people)
+    result = judge_board(board, endpoints, out, count, pairwise, images, seed, budget, people)
     lines = [f"{out / JUDGE}: {len(result['pairs'])} pairs"]
     for judge, found in result["judges"].items():
         for model, means in found["means"].items():
             lines.append(f"{judge} on {model}: " + ", ".join(f"{k} {v['value']:.2f}" for k, v in means.items()))
+        lines += [
+            f"{judge}: {match['first_model']} better {match['first']}x, {match['second_model']} {match['second']}x, "
+            f"{match['ties']} ties, {match['turned']} of them because the verdict turned with the order"
+            for match in found["pairwise"]
+        ]
         lines.append(f"{judge}: {found['unreadable']} unreadable; {found['usage']}")
+    lines += people_lines(result["people"]) + agreement_lines(result["agreement"])
     return "\n".join(lines)
 
 
@@ -105,10 +105,13 @@ def judge_board(
 
     pairwise: every two models also against each other, both ways round. images: show the judge both images, not only
     what people say. seed: which pairs, and the order. Answers stand in `out/answers_NUMBER.jsonl`, by judge, and none
-    is asked for twice. people: a file of people's ratings (`read_people`), held against the judges'.
-    Raises InputError where the data is not here, and where no answer of a judge can be read.
+    is asked for twice. people: a file of people's ratings (`read_people`), held against the judges'; without one, what
+    `bench rate` wrote into `out`. Raises InputError where the data is not here, and where no answer of a judge can be
+    read.
     """
-    persons = read_people(people) if people else {}
+    if people is None and (out / RATINGS).is_file():
+        people = out / RATINGS
+    persons, passed = read_people(people, board.captions) if people else ({}, 0)
     source, pairs = sample(board, count, seed)
     questions = questions_of(board, pairs, pairwise, seed)
     found: dict[str, Asked] = {}
@@ -116,27 +119,26 @@ def judge_board(
         journal = out / f"answers_{number}.jsonl"
         found[_name(endpoint, found)] = _ask(board, source, questions, endpoint, journal, images, budget)
     result = {
-        "schema": SCHEMA,
+        "schema": JUDGE_SCHEMA,
         "board": board.title,
         "pairs": [pair.id for pair in pairs],
         "images": images,
         "judges": {name: summary(board, asked) for name, asked in found.items()},
+        "people": {"ratings": {name: len(own) for name, own in persons.items()}, "passed_over": passed},
         "agreement": agreements({name: asked.ratings for name, asked in found.items()}, persons),
     }
     write_json(out / JUDGE, result)
     return result
 
 
-def sample(board: Board, count: int, seed: int) -> tuple[Source, list[ImagePair]]:
-    """The source and `count` of its pairs that every model of the board has captioned and people have described."""
-    data, task = board.settings["data"], board.settings["task"]
-    source = open_source(data["spec"])
-    known = set.intersection(*(set(result.said) for result in board.results))
-    pairs = [pair for pair in source.select(data["split"]) if pair.id in known and texts_of(pair, task)]
-    if not pairs:
-        raise InputError(f"{data['spec']}: no pair that all models captioned has references")
-    chosen = random.Random(seed).sample(range(len(pairs)), min(count, len(pairs)))
-    return source, [pairs[index] for index in sorted(chosen)]
+def people_lines(people: dict[str, Any]) -> list[str]:
+    """Who rated how many captions, and how many ratings do not stand; nothing where nobody rated."""
+    lines = []
+    if people["ratings"]:
+        lines.append("rated by " + ", ".join(f"{name} ({count})" for name, count in people["ratings"].items()))
+    if passed := people["passed_over"]:
+        lines.append(f"{passed} ratings are not of these captions, or of what they said before, and do not stand")
+    return lines
 
 
 def dry_run(

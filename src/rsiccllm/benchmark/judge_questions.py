@@ -14,10 +14,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rsiccllm.benchmark.results import Board
 from rsiccllm.benchmark.texts import texts_of
 from rsiccllm.endpoint import Request, image_part, text_part
+from rsiccllm.errors import InputError
 from rsiccllm.records import ImagePair
+from rsiccllm.sources import open_source
 from rsiccllm.sources.base import Source
 
-DIMENSIONS = ("object", "direction", "verb", "magnitude")
+DIMENSIONS = {
+    "object": "what changed",
+    "direction": "whether it appeared or disappeared, was built or removed",
+    "verb": "the word for the action",
+    "magnitude": "how many and how much",
+}
+"""What is rated, and what it means, to judges and to people."""
+UNCHANGED = "Where nothing changed, saying so is right in all four."
 SETTINGS = {"temperature": 0, "seed": 0, "max_tokens": 400}
 _TASK = (
     "Two remote sensing images show one place at two dates. Below stands what people wrote about the change between "
@@ -25,8 +34,8 @@ _TASK = (
 )
 _RATE = (
     "\nRate the candidate against what the people say{seen}, each from 1 (wrong or absent) to 5 (right and complete):\n"
-    "object: what changed. direction: whether it appeared or disappeared, was built or removed. verb: the word for the "
-    "action. magnitude: how many and how much. Where nothing changed, a candidate that says so is right in all four.\n"
+    + "".join(f"{name}: {meaning}. " for name, meaning in DIMENSIONS.items())
+    + f"{UNCHANGED}\n"
     'Answer with JSON alone: {"object": {"score": 1, "reason": "..."}, "direction": {...}, "verb": {...}, '
     '"magnitude": {...}}'
 )
@@ -77,6 +86,21 @@ class Question(NamedTuple):
 
     pair: ImagePair
     models: tuple[str, ...]
+
+
+def sample(board: Board, count: int, seed: int) -> tuple[Source, list[ImagePair]]:
+    """The source and `count` of its pairs that every model of the board has captioned and people have described.
+
+    A smaller count is part of a larger one: what people rate of fewer pairs can be held against a judge of more.
+    """
+    data, task = board.settings["data"], board.settings["task"]
+    source = open_source(data["spec"])
+    known = set.intersection(*(set(result.said) for result in board.results))
+    pairs = [pair for pair in source.select(data["split"]) if pair.id in known and texts_of(pair, task)]
+    if not pairs:
+        raise InputError(f"{data['spec']}: no pair that all models captioned has references")
+    order = random.Random(seed).sample(range(len(pairs)), len(pairs))
+    return source, [pairs[index] for index in sorted(order[:count])]
 
 
 def questions_of(board: Board, pairs: Sequence[ImagePair], pairwise: bool, seed: int) -> list[Question]:

@@ -43,13 +43,7 @@ def find_leaks(source: Source, pairs: Sequence[ImagePair], specs: Sequence[str])
     Images are compared by the near-duplicate index (whole or in part, turned, recompressed), texts of 20 words or more
     by the words they share. Decodes every image once. Raises InputError for a source without a split "train".
     """
-    items = [(source, pair) for pair in pairs]
-    for spec in specs:
-        trained = open_source(spec)
-        held = [pair for pair in trained.pairs if pair.split == "train"]
-        if not held:
-            raise InputError(f"--training {spec}: no split 'train'; expected what the model was trained on")
-        items += [(trained, pair) for pair in held]
+    items = [(source, pair) for pair in pairs] + training_pairs(specs)
     every = [one for one, _ in items]
     found = find_near_duplicates(items, images=all(one.has_images for one in every))
     count = len(pairs)
@@ -63,6 +57,18 @@ def find_leaks(source: Source, pairs: Sequence[ImagePair], specs: Sequence[str])
             if item < count and trained_on:
                 held_by.setdefault(items[item][1].id, trained_on[0])
     return Leaks(count, len(items) - count, images, texts)
+
+
+def training_pairs(specs: Sequence[str]) -> list[tuple[Source, ImagePair]]:
+    """Every pair of split "train" of these sources. Raises InputError for a source that has none."""
+    items: list[tuple[Source, ImagePair]] = []
+    for spec in specs:
+        source = open_source(spec)
+        held = [(source, pair) for pair in source.pairs if pair.split == "train"]
+        if not held:
+            raise InputError(f"--training {spec}: no split 'train'; expected what the model was trained on")
+        items += held
+    return items
 
 
 def _some(held: dict[str, str]) -> str:

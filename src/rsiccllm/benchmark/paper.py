@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from rich.console import Console, Group
 from rich.table import Table
 
+from rsiccllm.benchmark import paper_small
 from rsiccllm.benchmark.bench import run_bench
 from rsiccllm.benchmark.models import open_model
 from rsiccllm.benchmark.predict import MAX_NEW_TOKENS, PREDICTIONS
@@ -43,22 +44,19 @@ from rsiccllm.rsicp.build import build_rsicp
 from rsiccllm.sources import open_source
 from rsiccllm.training.recipe import DNPORecipe, SFTRecipe, load_recipe
 
-SMALL_SCENES = "scenes:40,seed=7,size=112,easy=1"
-SMALL_SETTINGS = {"max_steps": 2, "batch_size": 2, "accumulate": 1, "save_steps": 1000, "warmup_steps": 1, "workers": 0,
-                  "min_pixels": 3136, "max_pixels": 12544, "lora_rank": 4, "bf16": False}  # fmt: skip
-SMALL_TOKENS = 12
-SMALL_SAMPLES = 8
 TIMED = 100
 """Pairs that throughput is measured on, after one batch to warm up."""
 
 
 class Negatives(BaseModel):
-    """How RSICP is built: as `rsicp build` takes them."""
+    """How RSICP is built, as `rsicp build` takes it; filtering draws from the SFT model of the same row."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     variant: Literal["paper", "ours"] = "ours"
+    kinds: Literal["both", "filtering", "replacement"] = "both"
     negatives: int = Field(3, ge=1)
+    samples: int = Field(8, ge=1)
 
 
 class PaperRow(BaseModel):
@@ -203,12 +201,9 @@ class _Work:
     def prepare(self, training: bool) -> None:
         """Build what `small` needs; for the real thing, say what is missing."""
         if self.small:
-            from rsiccllm.demo.base import new_model
-            from rsiccllm.rsici.build import build_rsici
-
-            build_rsici([SMALL_SCENES], self.data, (self.suite.task,))
-            if not Path(self.base, "config.json").exists():
-                new_model(self.data, Path(self.base))
+            draws = any(row.dnpo is not None and row.negatives.kinds != "replacement" for row in self.table.rows)
+            paper_small.small_data(self.data, self.suite.task)
+            paper_small.small_base(self.data, Path(self.base), talks=draws)
         elif training and not self.data.is_dir():
             raise InputError(
                 f"{self.data}: no such folder; `rsiccllm rsici build --preset {self.table.train} --source ... "
@@ -228,9 +223,14 @@ class _Work:
         train_sft(sft)
         if row.dnpo is None:
             return str(sft.out)
-        pool = {**row.negatives.model_dump(), "data": data.name, "task": self.suite.task}
+        wanted = row.negatives
+        drawn = None if wanted.kinds == "replacement" else str(sft.out)
+        pool = {**wanted.model_dump(), "data": data.name, "task": self.suite.task, "model": drawn}
         pairs = self._folder("rsicp", pool)
-        build_rsicp(data, pairs, row.negatives.negatives, row.negatives.variant, task=self.suite.task)
+        build_rsicp(
+            data, pairs, wanted.negatives, wanted.variant, task=self.suite.task, model=drawn,
+            samples=min(wanted.samples, paper_small.DRAWN) if self.small else wanted.samples, kinds=wanted.kinds,
+        )  # fmt: skip
         after = {"model": str(sft.out), "data": pairs, "small": self.small, **row.dnpo}
         dnpo = self._recipe(self.table.dnpo, DNPORecipe, row.dnpo, str(sft.out), pairs, self._folder("dnpo", after))
         train_dnpo(dnpo)
@@ -242,7 +242,7 @@ class _Work:
         folder, suite = self.out / "bench" / safe_name(row.name), self.suite
         run_bench(
             self.model(row), folder, suite.spec, None, split=suite.split, task=suite.task,
-            batch_size=self.table.batch_size, max_new_tokens=SMALL_TOKENS if self.small else None,
+            batch_size=self.table.batch_size, max_new_tokens=paper_small.TOKENS if self.small else None,
             base_url=None if row.endpoint is None or self.small else self.base_url,
         )  # fmt: skip
         return folder
@@ -259,7 +259,7 @@ class _Work:
         pairs = source.select(suite.split)[: TIMED + size]
         if len(pairs) <= size:
             size = len(pairs) // 2
-        limit = SMALL_TOKENS if self.small else MAX_NEW_TOKENS[suite.task]
+        limit = paper_small.TOKENS if self.small else MAX_NEW_TOKENS[suite.task]
         start = 0.0
         for number, _ in enumerate(model.caption_all(source, pairs, suite.task, limit, size), start=1):
             if number == size:
@@ -268,7 +268,7 @@ class _Work:
 
     def _recipe(self, name: str, kind: Any, fields: dict[str, Any], model: str, data: Path, out: Path) -> Any:
         own = {"model": model, "data": str(data), "out": str(out)}
-        small = SMALL_SETTINGS if self.small else {}
+        small = paper_small.SETTINGS if self.small else {}
         return load_recipe(self.path.parent / name, kind, _overrides({**fields, **small, **own}))
 
     def _folder(self, stage: str, settings: dict[str, Any]) -> Path:
@@ -283,7 +283,7 @@ class _Work:
         """The training data, or a folder with its first `samples` instructions, ordered by a digest of their ids."""
         if samples is None:
             return self.data
-        wanted = min(samples, SMALL_SAMPLES) if self.small else samples
+        wanted = min(samples, paper_small.SAMPLES) if self.small else samples
         folder = self.out / "subsets" / str(wanted)
         if (folder / INSTRUCTIONS).exists():
             return folder

@@ -15,6 +15,7 @@ from PIL import Image
 
 from rsiccllm import __version__
 from rsiccllm.benchmark.models import Checkpoint, Model, open_model
+from rsiccllm.benchmark.predictions import load_lines
 from rsiccllm.benchmark.provenance import check_unseen
 from rsiccllm.benchmark.said import Said
 from rsiccllm.benchmark.tokenise import Tokenisation
@@ -129,9 +130,8 @@ def _write(path: Path, known: dict[str, dict[str, Any]]) -> None:
 
 
 def read_predictions(path: Path) -> dict[str, dict[str, Any]]:
-    """What `predict` wrote: by pair id, "caption" and the other fields of its line."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    return {line.pop("id"): line for line in lines}
+    """What `predict` wrote: by pair id, "caption" and the other fields of its line. As `load_lines` raises."""
+    return {name: line.model_dump(exclude={"id"}, exclude_none=True) for name, line in load_lines(path).items()}
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:

@@ -14,14 +14,15 @@ from rsiccllm.files import describe_validation, read_text
 class Prediction(BaseModel):
     """One caption. Other fields of a line (a model's name, a time) are allowed and not read.
 
-    caption: may be empty: a model that said nothing is scored, and scores 0. change_map: a grey PNG of where the model
-    saw change, relative to the file's folder.
+    caption: may be empty: a model that said nothing is scored, and scores 0. probability: of the caption, by its model.
+    change_map: a grey PNG of where the model saw change, relative to the file's folder.
     """
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
     id: str
     caption: str
+    probability: float | None = None
     change_map: str | None = None
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageFilter
 
+from rsiccllm.benchmark.texts import changed_of
 from rsiccllm.facts import Fact, parse
 from rsiccllm.pairs import OpenedPair
 from rsiccllm.records import ImagePair
@@ -41,10 +42,11 @@ def case_of(record: ImagePair, opened: OpenedPair) -> Case:
     facts: tuple[Fact, ...] | None = None
     if record.facts is not None:
         facts = tuple(record.facts)
-    elif record.captions and record.changed is not None:
+    changed = changed_of(record, record.captions)
+    if record.facts is None and record.captions and changed is not None:
         stated = [fact for text in record.captions for fact in parse(text).facts]
-        facts = tuple(dict.fromkeys(stated)) if record.changed else ()
-    return Case(opened, tuple(record.captions), facts, record.changed)
+        facts = tuple(dict.fromkeys(stated)) if changed else ()
+    return Case(opened, tuple(record.captions), facts, changed)
 
 
 @dataclass(frozen=True)

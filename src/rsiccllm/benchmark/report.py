@@ -11,6 +11,7 @@ import yaml
 
 from rsiccllm.benchmark import plots
 from rsiccllm.benchmark.columns import Cell, Column, fact_columns, grounding_columns, score_columns, title_of
+from rsiccllm.benchmark.judge_people import shown_alpha
 from rsiccllm.benchmark.judge_questions import DIMENSIONS
 from rsiccllm.benchmark.results import Board, comparisons, load_boards, load_judge, short_spec
 from rsiccllm.benchmark.samples import browser
@@ -26,6 +27,7 @@ PROBED = {
     "place_f1": "where, F1",
     "reversed": "changes stated the other way round, %",
 }
+S_M = "S*m: the mean of BLEU-4, METEOR, ROUGE-L and CIDEr-D; mean of 3: without METEOR."
 PLOTTED = 4  # columns that a plot has room for
 
 
@@ -75,7 +77,7 @@ def _board(board: Board, samples: int, judge: dict[str, Any] | None, titled: boo
 
 def _legend(board: Board) -> Iterator[Html]:
     """What the rows without a model are, and what each run had to say."""
-    lines = [f"{row['name']}: {row['legend']}." for row in board.baselines if row.get("legend")]
+    lines = [*_made_by(board), *(f"{row['name']}: {row['legend']}." for row in board.baselines if row.get("legend"))]
     notes = [[note.replace(f"{r.folder}/", "") for note in r.scores.get("notes", ())] for r in board.results]
     for result, own in zip(board.results, notes, strict=True):
         for note in own:
@@ -83,6 +85,18 @@ def _legend(board: Board) -> Iterator[Html]:
             lines.append(note if shared else f"{result.name}: {note}")
     if lines:
         yield element("ul", *(element("li", line) for line in dict.fromkeys(lines)), css="quiet")
+
+
+def _made_by(board: Board) -> Iterator[str]:
+    """Packages and settings of the scores, and why one is absent, as scores.json has them."""
+    yield f"BLEU (of the corpus, closest length) and CIDEr-D (sigma 6): pycocoevalcap; METEOR 1.5. {S_M}"
+    made = {title_of(name): by for row in board.rows for name, by in row["scores"].get("rouge", {}).items()}
+    yield "; ".join(f"{name}: {by}" for name, by in made.items()) + "."
+    models = dict.fromkeys(model for row in board.rows if (model := row["scores"].get("sbs_model")))
+    if models:
+        yield f"SBS by {', '.join(models)}: cosine with the nearest reference."
+    yield f"Intervals: {board.results[0].scores['bootstrap']}."
+    yield from dict.fromkeys(f"{note}." for row in board.rows for note in row["scores"].get("notes", ()))
 
 
 def _compared(board: Board) -> Iterator[Html]:
@@ -201,7 +215,7 @@ def _judged(judge: dict[str, Any] | None) -> Iterator[Html]:
         heads = ["judge", "first", "second", "first better", "second better", "ties", "turned", "unreadable"]
         yield table(heads, matches)
     agreed = [
-        [who, name, "–" if found["alpha"] is None else f"{found['alpha']:.2f}", found["items"]]
+        [who, name, shown_alpha(found["alpha"]), found["items"]]
         for who, dimensions in judge["agreement"].items()
         for name, found in dimensions.items()
     ]
@@ -247,7 +261,8 @@ def _latex(board: Board, what: str, columns: Sequence[Column]) -> str:
     lines = [
         "% Written by `rsiccllm bench report`. Needs \\usepackage{booktabs}.",
         "\\begin{table}",
-        f"  \\caption{{{tex(board.title)}: {what}. Beside a value: half of its 95\\,\\% interval over pairs.}}",
+        f"  \\caption{{{tex(board.title)}: {what}. Beside a value: half of its 95\\,\\% interval over pairs. "
+        + f"{tex(' '.join(_made_by(board)))}}}",
         f"  \\begin{{tabular}}{{l{'r' * len(columns)}}}",
         "    \\toprule",
         "    " + " & ".join(["captions", *(tex(column.title) for column in columns)]) + " \\\\",

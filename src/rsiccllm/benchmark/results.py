@@ -9,7 +9,7 @@ from typing import Any
 
 from rsiccllm.benchmark.compare import compare_rows
 from rsiccllm.benchmark.predict import PREDICTIONS, SCHEMA, SETTINGS, read_predictions
-from rsiccllm.benchmark.rows import score_rows
+from rsiccllm.benchmark.probe_scores import SCHEMA as PROBES_SCHEMA
 from rsiccllm.benchmark.run import SCHEMA as SCORES_SCHEMA
 from rsiccllm.benchmark.run import references_of
 from rsiccllm.errors import InputError
@@ -19,6 +19,10 @@ from rsiccllm.sources import open_source
 SCORES = "scores.json"
 PROBES = "probes.json"
 JUDGE = "judge.json"
+JUDGE_SCHEMA = "rsiccllm.bench_judge.v1"
+
+AGAIN = "run the command that wrote it again"
+_KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ class Board:
         return self.results[0].settings
 
     @property
+    def captions(self) -> dict[tuple[str, str], str]:
+        """Every caption, by pair id and model."""
+        return {(pair, result.name): line["caption"] for result in self.results for pair, line in result.said.items()}
+
+    @property
     def rows(self) -> list[dict[str, Any]]:
         """Rows of scores.json: models first, then the trivial ones."""
         return [*(result.row for result in self.results), *self.baselines]
@@ -68,7 +77,7 @@ def load_boards(folders: Sequence[Path]) -> list[Board]:
     Raises InputError for a folder without a finished, scored run.
     """
     if not folders:
-        raise InputError("bench report: expected at least one folder that `bench run` wrote")
+        raise InputError("expected at least one folder that `bench run` wrote")
     groups: dict[tuple[str, ...], list[ModelResult]] = {}
     for folder in folders:
         result = _load(folder)
@@ -89,23 +98,52 @@ def load_boards(folders: Sequence[Path]) -> list[Board]:
     return boards
 
 
+def load_board(folders: Sequence[Path]) -> Board:
+    """The board of folders that belong together. Raises InputError where they do not, and as `load_boards` does."""
+    first, *others = load_boards(folders)
+    if others:
+        raise InputError(
+            f"{folders[0]} and {others[0].results[0].folder} are not on the same pairs and task, scored alike; take "
+            "them apart"
+        )
+    return first
+
+
 def _load(folder: Path) -> ModelResult:
     for name in (SETTINGS, PREDICTIONS, SCORES):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: no {name}; expected a folder that `rsiccllm bench run` has finished")
-    settings, scores = read_json(folder / SETTINGS), read_json(folder / SCORES)
-    for name, found, wanted in ((SETTINGS, settings, SCHEMA), (SCORES, scores, SCORES_SCHEMA)):
-        if not isinstance(found, dict) or found.get("schema") != wanted:
-            raise InputError(f"{folder / name}: not of schema {wanted}; run `rsiccllm bench run` again")
-    probes = read_json(folder / PROBES) if (folder / PROBES).is_file() else None
+    settings = _read(folder / SETTINGS, SCHEMA, {"model": dict, "data": dict, "task": str, "tokenisation": str})
+    scores = _read(folder / SCORES, SCORES_SCHEMA, {"rows": list, "comparisons": list})
+    _require(folder / SETTINGS, settings["data"], {"spec": str, "split": str, "records": str, "pairs": int}, "data.")
+    if [row["baseline"] for row in scores["rows"]].count(False) != 1:
+        raise InputError(f"{folder / SCORES}: field 'rows': expected one row of the model; {AGAIN}")
+    probes = _read(folder / PROBES, PROBES_SCHEMA, {"probes": dict}) if (folder / PROBES).is_file() else None
     said = read_predictions(folder / PREDICTIONS)
+    if len(said) != (scored := settings["data"]["pairs"]):
+        raise InputError(f"{folder / PREDICTIONS}: {len(said)} captions, but {scored} pairs were scored; {AGAIN}")
     return ModelResult(folder.resolve().name, folder, settings, scores, said, probes)
+
+
+def _read(path: Path, schema: str, fields: dict[str, type]) -> dict[str, Any]:
+    """A file that the benchmark wrote. Raises InputError for another schema, and for a field that is gone."""
+    found = read_json(path)
+    if not isinstance(found, dict) or found.get("schema") != schema:
+        raise InputError(f"{path}: not of schema {schema}; {AGAIN}")
+    _require(path, found, fields)
+    return found
+
+
+def _require(path: Path, found: dict[str, Any], fields: dict[str, type], before: str = "") -> None:
+    for name, kind in fields.items():
+        if not isinstance(found.get(name), kind):
+            raise InputError(f"{path}: field '{before}{name}': expected {_KINDS[kind]}; {AGAIN}")
 
 
 def load_judge(folder: Path, boards: Sequence[Board]) -> dict[str, Any]:
     """What `bench judge` wrote. Raises InputError where it is not there, or judges none of the boards."""
-    judge = read_json(folder / JUDGE)
-    if not isinstance(judge, dict) or judge.get("board") not in [board.title for board in boards]:
+    judge = _read(folder / JUDGE, JUDGE_SCHEMA, {"board": str, "pairs": list, "judges": dict, "agreement": dict})
+    if judge["board"] not in [board.title for board in boards]:
         raise InputError(f"{folder / JUDGE}: judges none of these results")
     return judge
 
@@ -130,17 +168,12 @@ def comparisons(board: Board) -> list[dict[str, Any]]:
         return list(board.results[0].scores["comparisons"])
     data = board.settings["data"]
     truth = references_of(open_source(data["spec"]).pairs, data["split"], data["spec"], board.settings["task"])
-    systems = {result.name: {pair: result.said[pair]["caption"] for pair in truth.captions} for result in board.results}
-    rows = score_rows(
-        systems,
-        truth.captions,
-        truth.changed,
-        truth.planted,
-        truth.no_change,
-        truth.change,
-        board.settings["tokenisation"],
-        meteor=None if all(row["scores"]["overall"].get("meteor") is not None for row in board.rows) else False,
-    )
+    systems = {
+        result.name: {pair: line["caption"] for pair, line in result.said.items() if pair not in truth.uncaptioned}
+        for result in board.results
+    }
+    with_meteor = all(row["scores"]["overall"].get("meteor") is not None for row in board.rows)
+    rows = truth.rows(systems, board.settings["tokenisation"], meteor=None if with_meteor else False)
     return [found.to_dict() for found in compare_rows(rows)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from rsiccllm.benchmark.leaks import find_leaks
 from rsiccllm.benchmark.predictions import load_lines, match
 from rsiccllm.benchmark.rows import Row, score_rows
 from rsiccllm.benchmark.table import render_html, render_table
-from rsiccllm.benchmark.texts import texts_of
+from rsiccllm.benchmark.texts import changed_of, texts_of
 from rsiccllm.benchmark.tokenise import Tokenisation
 from rsiccllm.errors import InputError
 from rsiccllm.facts import Fact
@@ -49,6 +49,19 @@ class References:
     change: str
     uncaptioned: frozenset[str]
     notes: tuple[str, ...]
+
+    def rows(self, systems: Mapping[str, Mapping[str, str]], tokenisation: Tokenisation, **given: Any) -> list[Row]:
+        """`score_rows` of systems (name -> captions by pair id) against these; given: its other arguments."""
+        return score_rows(
+            systems,
+            self.captions,
+            self.changed,
+            self.planted,
+            self.no_change,
+            self.change,
+            tokenisation,
+            **given,
+        )
 
 
 @dataclass(frozen=True)
@@ -128,19 +141,14 @@ def run_score(
     leaked = find_leaks(source, scored, training).lines(training) if training else [NOT_LOOKED_FOR]
     looked, absent = image_baselines(source, scored, truth.no_change, truth.change, split, task)
     train = [caption for pair in source.pairs if pair.split == "train" for caption in texts_of(pair, task)]
-    rows = score_rows(
+    rows = truth.rows(
         systems,
-        truth.captions,
-        truth.changed,
-        truth.planted,
-        truth.no_change,
-        truth.change,
         tokenisation,
-        meteor,
-        sbs,
-        looked,
-        training_captions(train) if train and split != "train" else None,
-        {name: found for name, found in grounded.items() if found is not None},
+        meteor=meteor,
+        sbs=sbs,
+        looked=looked,
+        training=training_captions(train) if train and split != "train" else None,
+        grounding={name: found for name, found in grounded.items() if found is not None},
     )
     notes += [*leaked, *absent, *_copies(rows), size_note(rows)]
     return Result(references, split, rows, compare_rows(rows), tuple(notes))
@@ -168,7 +176,8 @@ def references_of(every: Sequence[ImagePair], split: str, spec: str, task: str =
     Raises InputError for a split that is not there or has no captions.
 
     The trivial rows' sentences are LEVIR-CC's for the LEVIR family (known figures were computed with them), else the
-    commonest unchanged and changed captions of the split "train", where there is one with captions.
+    commonest unchanged and changed captions of the split "train", where there is one with captions. From the split that
+    is scored nothing is learnt.
     """
     pairs = [pair for pair in every if pair.split == split]
     if not pairs:
@@ -177,11 +186,15 @@ def references_of(every: Sequence[ImagePair], split: str, spec: str, task: str =
     what = "captions" if task == "caption" else "descriptions"
     captioned = [pair for pair in pairs if texts_of(pair, task)]
     if not captioned:
-        raise InputError(f"{spec}: none of the {len(pairs)} pairs of split '{split}' has {what} to score against")
+        masks = any(pair.mask for pair in pairs)
+        how = f"; `rsiccllm rsici build --source {spec} --tasks {task} --out DIR` writes some from its masks" * masks
+        raise InputError(f"{spec}: none of the {len(pairs)} pairs of split '{split}' has {what} to score against{how}")
     notes = []
     if len(captioned) < len(pairs):
         notes.append(f"{spec}: {len(pairs) - len(captioned)} of {len(pairs)} pairs have no {what}; they are left out")
-    changed = {pair.id: pair.changed for pair in captioned if pair.changed is not None}
+    changed = {pair.id: flag for pair in captioned if (flag := changed_of(pair, texts_of(pair, task))) is not None}
+    if read := sum(pair.changed is None and pair.id in changed for pair in captioned):
+        notes.append(f"{spec}: whether it changed is what most references say in {read} of {len(captioned)} pairs")
     known = len(changed) == len(captioned)
     if not known:
         notes.append(
@@ -190,7 +203,7 @@ def references_of(every: Sequence[ImagePair], split: str, spec: str, task: str =
         )
     planted = {pair.id: pair.facts for pair in captioned if pair.facts is not None}
     no_change, change = NO_CHANGE, CHANGE
-    if not spec.startswith("levir"):
+    if not spec.startswith("levir") and split != "train":
         train = [pair for pair in every if pair.split == "train"]
         no_change, change = _sentence(train, False, task) or NO_CHANGE, _sentence(train, True, task) or CHANGE
     return References(
@@ -205,4 +218,6 @@ def references_of(every: Sequence[ImagePair], split: str, spec: str, task: str =
 
 
 def _sentence(pairs: Sequence[ImagePair], changed: bool, task: str) -> str | None:
-    return commonest(text for pair in pairs if pair.changed is changed for text in texts_of(pair, task))
+    return commonest(
+        text for pair in pairs if changed_of(pair, texts_of(pair, task)) is changed for text in texts_of(pair, task)
+    )

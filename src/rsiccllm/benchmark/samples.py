@@ -12,7 +12,7 @@ from PIL import Image
 
 from rsiccllm.benchmark.fact_scores import KINDS
 from rsiccllm.benchmark.results import Board, ModelResult
-from rsiccllm.benchmark.texts import texts_of
+from rsiccllm.benchmark.texts import changed_of, texts_of
 from rsiccllm.caption.overlay import redden
 from rsiccllm.errors import InputError
 from rsiccllm.facts import Fact, parse
@@ -58,11 +58,12 @@ def read_caption(caption: str, pair: ImagePair, texts: Sequence[str]) -> Reading
     wrong = [value for value in said if value not in true]
     missing = [value for value in expected if value not in said]
     errors = []
-    if pair.changed is False and parsed.changed:
+    changed = changed_of(pair, texts)
+    if changed is False and parsed.changed:
         errors.append("invented change")
-    if pair.changed and not parsed.changed:
+    if changed and not parsed.changed:
         errors.append("missed change")
-    if pair.changed is not False and parsed.changed:
+    if changed is not False and parsed.changed:
         errors += dict.fromkeys(f"wrong {_kind(kind)}" for kind, _ in wrong)
         errors += dict.fromkeys(f"missing {_kind(kind)}" for kind, _ in missing)
     if parsed.changed is None:
@@ -128,13 +129,13 @@ def _card(board: Board, source: Source, pair: ImagePair) -> Html:
         if name := result.said[pair.id].get("change_map"):
             seen = _change_map(result.folder / name, opened.after.size)
             figures.append(figure(redden(opened.after, seen), f"where {result.name} saw change", SIDE))
-    state = {True: "changed", False: "unchanged", None: "change not stated"}[pair.changed]
+    texts = texts_of(pair, board.settings["task"])
+    state = {True: "changed", False: "unchanged", None: "change not stated"}[changed_of(pair, texts)]
     found = [
         f"{result.name}|{error}"
         for result in board.results
         for error in _reading(result, pair).errors or ["nothing wrong"]
     ]
-    texts = texts_of(pair, board.settings["task"])
     return element(
         "section",
         element("div", element("h3", pair.id), element("span", state, css="badge"), css="head"),
@@ -155,11 +156,13 @@ def _answer(result: ModelResult, pair: ImagePair) -> Html:
         for css, values in (("right", reading.right), ("wrong", reading.wrong), ("missing", reading.missing))
         for kind, text in values
     ]
-    flag = [element("span", error, css="chip wrong") for error in reading.errors if error.endswith("change")]
+    flag = [
+        element("span", error, css="chip wrong") for error in reading.errors if error.endswith(("change", "neither"))
+    ]
     return element(
         "div",
         element("div", result.name, css="label"),
-        element("p", caption or "(nothing)", css="text"),
+        element("p", caption.strip() or "(nothing)", css="text"),
         element("p", *flag, *chips) if flag or chips else "",
         css="answer",
         attributes={"data-model": result.name},

@@ -214,19 +214,29 @@ def render_table(rows: Sequence[Row], comparisons: Sequence[Comparison] = ()) ->
 
 
 def render_html(rows: Sequence[Row], comparisons: Sequence[Comparison] = ()) -> str:
-    """The same tables as HTML `<table>` elements, text escaped, without styles or scripts."""
+    """The same tables as HTML `<table>` elements, text escaped, without styles or scripts.
+
+    All columns but the first are of class "number", which the project's pages set to the right (page.py).
+    """
     return "\n".join(_html(grid) for grid in grids(rows, comparisons))
 
 
 def _html(grid: Grid) -> str:
-    head = "".join(f"<th>{_text(column)}</th>" for column in grid.columns)
+    head = _line("th", grid.columns)
     body = "\n".join(
-        ('<tr class="new">' if new else "<tr>") + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
+        ('<tr class="new">' if new else "<tr>") + _line("td", cells) + "</tr>"
         for cells, new in zip(grid.rows, grid.new, strict=True)
     )
     return (
         f"<table>\n<caption>{_text(grid.title)}</caption>\n<thead><tr>{head}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody>\n</table>\n<p>{_text(grid.caption)}</p>"
+    )
+
+
+def _line(tag: str, cells: Sequence[str]) -> str:
+    return "".join(
+        f'<{tag} class="number">{_text(cell)}</{tag}>' if place else f"<{tag}>{_text(cell)}</{tag}>"
+        for place, cell in enumerate(cells)
     )
 
 

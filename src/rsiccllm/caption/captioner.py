@@ -1,66 +1,184 @@
-"""Captioner: load a checkpoint once, caption pairs of images."""
+"""Captioner: load a checkpoint once, caption pairs of images, answer questions about them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
 from PIL import Image
 
+from rsiccllm.caption.calibration import Calibration, load_calibration
+from rsiccllm.caption.images import pair_of
+from rsiccllm.caption.result import Caption
+from rsiccllm.errors import InputError
 from rsiccllm.model.checkpoint import resolve_checkpoint
-from rsiccllm.model.generate import generate_answers
+from rsiccllm.model.generate import Answer, Encoded, generate_encoded, sample_encoded, whole_texts
 from rsiccllm.model.processor import PairProcessor, load_processor
 from rsiccllm.model.vlm import load_model
-from rsiccllm.pairs import OpenedPair, open_pair
+from rsiccllm.pairs import OpenedPair
 from rsiccllm.rsici.prompts import PROMPTS
 
+if TYPE_CHECKING:
+    from rsiccllm.caption.images import ImageLike
 
-@dataclass(frozen=True)
-class Caption:
-    """What a model says of one pair.
+EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
+"""The model that comes with the package."""
 
-    caption: the text. probability: geometric mean of its tokens' probabilities, in 0..1, not calibrated.
-    change_map: [height, width] float32 in 0..1, where the model saw change, or None where it has no map.
-    """
+LONGEST = {"caption": 64, "describe": 320}
+"""Tokens of the longest answer, by task: captions have 5 to 40 words, descriptions 77 on average."""
 
-    caption: str
-    probability: float
-    change_map: np.ndarray | None
+TEMPERATURE, TOP_P = 1.0, 0.95
+"""How candidates beside the likeliest answer are drawn."""
 
 
 class Captioner:
-    """A model and its processor, ready to caption. `load` takes a run's folder, a checkpoint folder or a hub name."""
+    """A model and its processor, ready to caption.
 
-    def __init__(self, model: Any, processor: PairProcessor) -> None:
+    One answer at a time: calls from several threads wait for one another.
+
+        captioner = Captioner.load()
+        print(captioner.caption("before.png", "after.png").caption)
+    """
+
+    def __init__(self, model: Any, processor: PairProcessor, calibration: Calibration | None = None) -> None:
         self.model = model.eval()
         self.processor = processor
+        self.calibration = calibration
+        self._turn = threading.Lock()  # generation keeps positions on the model itself
 
     @classmethod
-    def load(cls, checkpoint: str | Path, device: str | None = None) -> Captioner:
-        """Load onto `device` (None: CUDA where there is one, else the CPU). Raises InputError without a checkpoint."""
-        name = resolve_checkpoint(str(checkpoint))
+    def load(
+        cls, checkpoint: str | Path | None = None, device: str | None = None, dtype: torch.dtype = torch.float32
+    ) -> Captioner:
+        """Load a run's folder, a checkpoint folder or a hub name; None: the model that comes with the package.
+
+        device: None takes CUDA where there is one, else the CPU. Raises InputError without a checkpoint.
+        """
+        name = model_name(checkpoint)
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(load_model(name).to(place), load_processor(name))
+        return cls(load_model(name, dtype=dtype).to(place), load_processor(name), load_calibration(Path(name)))
 
-    def caption(self, before: Path | str, after: Path | str, resize: bool = False, task: str = "caption") -> Caption:
-        """Caption one pair of image files. Raises InputError for images that cannot be used (`rsiccllm.pairs`)."""
-        return next(self.caption_all([open_pair(before, after, resize=resize)], task=task))
+    @overload
+    def caption(self, before: ImageLike, after: ImageLike, *, long: bool = ..., candidates: int = ...,
+                resize: bool = ..., batch_size: int = ..., seed: int = ...) -> Caption: ...  # fmt: skip
+    @overload
+    def caption(self, before: list[Any], after: list[Any], *, long: bool = ...,
+                candidates: int = ..., resize: bool = ..., batch_size: int = ...,
+                seed: int = ...) -> list[Caption]: ...  # fmt: skip
+    def caption(self, before: Any, after: Any, *, long: bool = False, candidates: int = 1, resize: bool = False,
+                batch_size: int = 16, seed: int = 0) -> Caption | list[Caption]:  # fmt: skip
+        """Say what changed in one pair, or in each of two lists of equal length.
 
-    def caption_all(self, pairs: Sequence[OpenedPair], batch_size: int = 16, task: str = "caption",
-                    max_new_tokens: int = 64) -> Iterator[Caption]:  # fmt: skip
-        """Caption opened pairs in batches, in order."""
-        for start in range(0, len(pairs), batch_size):
-            chunk = pairs[start : start + batch_size]
-            questions = [((pair.before, pair.after), PROMPTS[task]) for pair in chunk]
-            for pair, answer in zip(
-                chunk, generate_answers(self.model, self.processor, questions, max_new_tokens), strict=True
-            ):
-                seen = None
-                if answer.change_map is not None:
-                    grid = Image.fromarray(answer.change_map.numpy())
-                    seen = np.asarray(grid.resize(pair.before.size, Image.Resampling.BILINEAR)).clip(0, 1)
-                yield Caption(answer.text, answer.probability, seen)
+        before, after: paths, PIL images, numpy or torch arrays (`rsiccllm.caption.images.image_of`), or lists of these.
+        long: a paragraph instead of a sentence. candidates: how many answers at most; the others are sampled, those
+        that differ are kept. resize: fit the second image to the first. batch_size: pairs that go through the model at
+        once. seed: of the samples. Raises InputError for images that cannot be used.
+        """
+        task = "describe" if long else "caption"
+        return self._each(before, after, resize, batch_size, PROMPTS[task], LONGEST[task], candidates, seed)
+
+    @overload
+    def ask(self, before: ImageLike, after: ImageLike, question: str, *, resize: bool = ...,
+            max_new_tokens: int = ...) -> Caption: ...  # fmt: skip
+    @overload
+    def ask(self, before: list[Any], after: list[Any], question: str, *, resize: bool = ...,
+            max_new_tokens: int = ...) -> list[Caption]: ...  # fmt: skip
+    def ask(self, before: Any, after: Any, question: str, *, resize: bool = False,
+            max_new_tokens: int = 128) -> Caption | list[Caption]:  # fmt: skip
+        """Answer a question about one pair, or about each of two lists. The answer stands in `.caption`.
+
+        It has no confidence: what is calibrated is the model's captions. Raises InputError for an empty question.
+        """
+        if not question.strip():
+            raise InputError("question: empty, expected a text")
+        return self._each(before, after, resize, 16, question, max_new_tokens, 1, 0)
+
+    def _each(self, before: Any, after: Any, resize: bool, batch_size: int, prompt: str, max_new_tokens: int,
+              candidates: int, seed: int) -> Caption | list[Caption]:  # fmt: skip
+        if isinstance(before, list | tuple) != isinstance(after, list | tuple):
+            raise InputError("before, after: one is a list and the other is not")
+        if not isinstance(before, list | tuple):
+            pairs = [pair_of(before, after, resize)]
+            return next(self.answer_all(pairs, prompt, max_new_tokens, 1, candidates, seed))
+        if len(before) != len(after):
+            raise InputError(f"before, after: lists of {len(before)} and {len(after)}, expected equally many")
+        opened = (pair_of(a, b, resize, f"[{i}]") for i, (a, b) in enumerate(zip(before, after, strict=True)))
+        return list(self.answer_all(opened, prompt, max_new_tokens, batch_size, candidates, seed))
+
+    def caption_all(self, pairs: Iterable[OpenedPair], batch_size: int = 16, task: str = "caption",
+                    max_new_tokens: int | None = None, candidates: int = 1) -> Iterator[Caption]:  # fmt: skip
+        """Caption opened pairs in batches, in order; `pairs` may be opened as they are needed. task: of PROMPTS."""
+        limit = LONGEST[task] if max_new_tokens is None else max_new_tokens
+        return self.answer_all(pairs, PROMPTS[task], limit, batch_size, candidates)
+
+    def answer_all(self, pairs: Iterable[OpenedPair], prompt: str, max_new_tokens: int, batch_size: int = 16,
+                   candidates: int = 1, seed: int = 0) -> Iterator[Caption]:  # fmt: skip
+        """Answer one prompt about opened pairs in batches, in order."""
+        source = iter(pairs)
+        while chunk := list(islice(source, batch_size)):
+            prompts = [self.encode(pair, prompt) for pair in chunk]
+            answers = self.answer_encoded(prompts, max_new_tokens)
+            sampled = None
+            if candidates > 1:
+                sampled = self.sample(prompts, [seed] * len(chunk), candidates - 1, max_new_tokens)
+            for row, (pair, answer) in enumerate(zip(chunk, answers, strict=True)):
+                yield self.finish(answer, pair.before.size, prompt, sampled[row] if sampled else None)
+
+    def encode(self, pair: OpenedPair, prompt: str) -> Encoded:
+        """A question about a pair as the model is shown it: all that the model needs, and small."""
+        return self.processor.encode_prompt(prompt, (pair.before, pair.after))
+
+    def answer_encoded(
+        self, prompts: Sequence[Encoded], max_new_tokens: int, tell: Callable[[list[int]], None] | None = None
+    ) -> list[Answer]:
+        """Raw answers to encoded questions, as one batch. tell: as for `generate_encoded`."""
+        with self._turn:
+            return generate_encoded(self.model, self.processor, prompts, max_new_tokens, tell)
+
+    def sample(
+        self,
+        prompts: Sequence[Encoded],
+        seeds: Sequence[int],
+        count: int,
+        max_new_tokens: int,
+        temperature: float = TEMPERATURE,
+        top_p: float = TOP_P,
+    ) -> list[list[str]]:
+        """`count` sampled answers to each encoded question, "" for those not ended after `max_new_tokens`.
+
+        seeds, temperature, top_p: as for `rsiccllm.model.generate.sample_encoded`.
+        """
+        with self._turn:
+            new = sample_encoded(self.model, self.processor, prompts, seeds, count, temperature, top_p, max_new_tokens)
+        return whole_texts(self.processor, new, count)
+
+    def finish(
+        self, answer: Answer, size: tuple[int, int], prompt: str = PROMPTS["caption"],
+        others: Sequence[str] | None = None,
+    ) -> Caption:  # fmt: skip
+        """A raw answer with its map at the image's `size` (width, height), its confidence, and other candidates."""
+        seen = confidence = None
+        if answer.change_map is not None:
+            grid = Image.fromarray(answer.change_map.numpy())
+            seen = np.asarray(grid.resize(size, Image.Resampling.BILINEAR)).clip(0, 1)
+        if self.calibration is not None and prompt == PROMPTS["caption"]:
+            confidence = self.calibration.confidence(answer.probability)
+        candidates = () if others is None else tuple(dict.fromkeys([answer.text, *filter(None, others)]))
+        return Caption(answer.text, answer.probability, confidence, seen, candidates)
+
+
+def model_name(checkpoint: str | Path | None) -> str:
+    """The folder or hub name of a model; None: the one in the package. Raises InputError where there is none."""
+    if checkpoint is not None:
+        return resolve_checkpoint(str(checkpoint))
+    if not (EMBEDDED / "config.json").exists():
+        raise InputError(
+            "no model comes with this copy of rsiccllm; `make embedded` trains it, or name one with --model "
+            "(`make demo` leaves one in runs/demo/dnpo)"
+        )
+    return str(EMBEDDED)

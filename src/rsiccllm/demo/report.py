@@ -98,7 +98,8 @@ def _card(source: Source, pair: ImagePair, said: dict[str, dict[str, str]]) -> H
     figures = [figure(opened.before, "before"), figure(opened.after, "after")]
     if opened.mask is not None and opened.mask.any():
         figures.append(figure(overlay(opened.after, opened.mask), "what changed, in truth"))
-    lines = [["truth", pair.captions[0]], *([stage, texts[pair.id]] for stage, texts in said.items())]
+    answers = [[stage, texts[pair.id].strip() or "(nothing)"] for stage, texts in said.items()]
+    lines = [["truth", pair.captions[0]], *answers]
     return element("section", element("div", *figures, css="figures"), table(["", "caption"], lines), css="card")
 
 

@@ -15,15 +15,14 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from rsiccllm.facts import Direction, Object
+from rsiccllm.facts import Direction
+from rsiccllm.masks import OBJECTS
 
 MAP_STRIDE = 4
 """Pixels of the processed image a cell of the change map, a side. A token of 28 pixels holds 7 x 7 cells."""
 
 
-FACTS: tuple[tuple[str, str], ...] = tuple(
-    (thing, direction) for thing in get_args(Object) for direction in get_args(Direction)
-)
+FACTS: tuple[tuple[str, str], ...] = tuple((thing, direction) for thing in OBJECTS for direction in get_args(Direction))
 """What can have happened in a place, as the map names it: (object, direction)."""
 
 
@@ -116,26 +115,57 @@ class ZeroLinear(nn.Linear):
         nn.init.zeros_(self.bias)
 
 
-class PixelTower(nn.Module):
-    """A small convolutional encoder, the same for both dates, at one cell for MAP_STRIDE pixels a side.
+class Block(nn.Module):
+    """A 3 x 3 convolution that adds to what it reads."""
 
-    Attention over patches needs much data to learn what edges and texture are; convolution begins with it.
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, width)
+        self.layer = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[images, width, height, width] to the same."""
+        return hidden + self.layer(nn.functional.gelu(self.norm(hidden)))
+
+
+class PixelTower(nn.Module):
+    """A small convolutional encoder, the same for both dates: cells of 1, 2 and 4 times MAP_STRIDE pixels a side.
+
+    Attention over patches needs much data to learn what edges and texture are; convolution begins with it. The coarse
+    cells see enough around them to tell a house from a hall and the edge of a wood from a tree.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.widths = (width, width, 2 * width)
         self.stem = nn.Conv2d(3, width, 2 * MAP_STRIDE - 1, stride=MAP_STRIDE, padding=MAP_STRIDE - 2)
-        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for _ in range(2))
-        self.layers = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.down = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
+            for fine, coarse in zip(self.widths, self.widths[1:], strict=False)
+        )
+        self.blocks = nn.ModuleList(nn.Sequential(Block(wide), Block(wide)) for wide in self.widths)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """images: [images, 3, height, width]. Returns [images, width, height / MAP_STRIDE, width / MAP_STRIDE]."""
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """images: [images, 3, height, width]. Returns [images, widths[i], height, width] in cells, finest first."""
         # Each image by its own mean and spread: what is left is surface, not light.
         centred = images - images.mean((2, 3), keepdim=True)
-        hidden = self.stem(centred / (centred.std((2, 3), keepdim=True) + 1e-3))
-        for norm, layer in zip(self.norms, self.layers, strict=True):
-            hidden = hidden + layer(nn.functional.gelu(norm(hidden)))
-        return hidden
+        found = [self.blocks[0](self.stem(centred / (centred.std((2, 3), keepdim=True) + 1e-3)))]
+        for down, block in zip(self.down, list(self.blocks)[1:], strict=True):
+            found.append(block(down(found[-1])))
+        return found
+
+
+class Comparison(nn.Module):
+    """The two dates side by side, cell by cell: both, what came, and how much it is."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(4 * width, width, 1)
+
+    def forward(self, both: Tensor) -> Tensor:
+        """both: [2 x pairs, width, height, width], all first dates first. Returns [pairs, width, height, width]."""
+        one, two = both.chunk(2)
+        return self.layer(torch.cat([one, two, two - one, (two - one).abs()], 1))
 
 
 def unpatch(patches: Tensor, rows: int, cols: int, merge: int, patch: int) -> Tensor:
@@ -161,11 +191,15 @@ class ChangeMap(DifferencePath):
         self.merge, self.patch = merge, patch
         self.parts = (width, ANCHORS**2, len(FACTS))  # what a message is made of: features, place, facts
         self.tower = PixelTower(width)
-        self.compare = nn.Conv2d(4 * width, width, 1)
-        self.compare_norm = nn.GroupNorm(1, width)
+        self.compare = nn.ModuleList(Comparison(wide) for wide in self.tower.widths)
         self.norm = nn.LayerNorm(tokens)
-        self.tokens = nn.Linear(tokens, width)
-        self.spread = nn.Conv2d(width, width, 3, padding=2, dilation=2)
+        self.tokens = nn.Linear(tokens, self.tower.widths[-1])
+        # From coarse to fine: each scale reads the one below it.
+        self.up = nn.ModuleList(
+            nn.Conv2d(coarse, fine, 1) for fine, coarse in zip(self.tower.widths, self.tower.widths[1:], strict=False)
+        )
+        self.blocks = nn.ModuleList(Block(wide) for wide in self.tower.widths)
+        self.last = nn.GroupNorm(1, width)
         self.classes = nn.Conv2d(width, 1 + len(FACTS), 1)  # the first: nothing happened here
         # What changed starts as loud as where, else the place alone is learnt at first.
         self.what_norm = nn.LayerNorm(width, elementwise_affine=False)
@@ -176,13 +210,13 @@ class ChangeMap(DifferencePath):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As in DifferencePath; a cell of the maps is MAP_STRIDE pixels a side."""
         pixels = unpatch(torch.cat([pixels_first, pixels_second]), rows, cols, self.merge, self.patch)
-        one, two = self.tower(pixels).chunk(2)  # [pairs, width, height, width] in cells
+        scales = [compare(found) for compare, found in zip(self.compare, self.tower(pixels), strict=True)]
         moved = self.tokens(self.norm(second) - self.norm(first))  # [pairs, tokens, width]
         moved = moved.transpose(1, 2).unflatten(2, (rows, cols))
-        both = self.compare(torch.cat([one, two, two - one, (two - one).abs()], 1))
-        both = both + nn.functional.interpolate(moved, size=both.shape[-2:], mode="bilinear")
-        both = nn.functional.gelu(self.compare_norm(both))
-        both = nn.functional.gelu(both + self.spread(both))
+        both = self.blocks[-1](scales[-1] + _fitted(moved, scales[-1]))
+        for scale, up, block in zip(scales[-2::-1], list(self.up)[::-1], list(self.blocks)[-2::-1], strict=True):
+            both = block(scale + _fitted(up(both), scale))
+        both = nn.functional.gelu(self.last(both))  # [pairs, width, height, width] in cells
         classes = self.classes(both).float()  # [pairs, 1 + FACTS, height, width]
         # One softmax over nothing and every fact; a start at even odds, however many facts there are.
         logits = classes[:, 1:].logsumexp(1) - math.log(len(FACTS)) - classes[:, 0]
@@ -204,6 +238,11 @@ class ChangeMap(DifferencePath):
         what, place, named = told.split(self.parts, -1)
         # 12 makes a likely fact as loud as a place (norm about 8).
         return self.out(torch.cat([self.what_norm(what), place, 12 * named], -1))
+
+
+def _fitted(grid: Tensor, other: Tensor) -> Tensor:
+    """A grid at the size of another."""
+    return nn.functional.interpolate(grid, size=other.shape[-2:], mode="bilinear")
 
 
 def map_loss(maps: list[Tensor], targets: list[Tensor | None]) -> Tensor:
@@ -230,6 +269,20 @@ def fact_target(facts: Iterable[tuple[str, str]]) -> Tensor:
     return target / target.sum().clamp(min=1)
 
 
+def fact_cells(objects: Tensor, rows: int, cols: int) -> Tensor:
+    """The share of each cell's area in which each fact is true.
+
+    objects: uint8 [2, height, width], what went and what came at each pixel, as `masks.decode` gives them.
+    Returns [FACTS, rows, cols] in [0, 1].
+    """
+    numbers = objects.long()
+    went, came = (
+        torch.zeros(1 + len(OBJECTS), *numbers.shape[1:]).scatter_(0, one[None], 1.0)[1:] for one in numbers
+    )  # [objects, height, width]
+    pixels = torch.stack([came, went], 1).flatten(0, 1)  # in the order of FACTS: appear, then disappear, of each object
+    return nn.functional.interpolate(pixels[None], (rows, cols), mode="area")[0]
+
+
 def fact_loss(
     maps: list[Tensor], facts: list[Tensor], masks: list[Tensor | None], targets: list[Tensor | None]
 ) -> Tensor:
@@ -238,7 +291,8 @@ def fact_loss(
     With a mask: cross-entropy in each cell, weighted by the share of it that changed (where several facts are stated of
     a pair, all of them are even in every cell). Without one, the pair as a whole: the surest cell says whether anything
     changed, and the mean over cells, weighted by their chance of change, says what.
-    maps, facts: as in DifferenceOutput. masks: as for `map_loss`. targets: `fact_target`s, or None where not known.
+    maps, facts: as in DifferenceOutput. masks: as for `map_loss`. targets: `fact_target`s, or None where not known; or
+    `fact_cells` where each cell's own facts are known: then the cross-entropy of those.
     Returns a scalar, zero (with a gradient of zero) where no facts are known.
     """
     losses = []
@@ -246,6 +300,9 @@ def fact_loss(
         if target is None:
             continue
         wanted = target.to(told.device)
+        if wanted.dim() == 3:
+            losses.append(-(wanted * told).sum() / wanted.sum().clamp(min=1e-6))
+            continue
         changed = bool(wanted.any())
         weight = logits.sigmoid() if mask is None else mask.to(told.device)
         loss = told.sum() * 0

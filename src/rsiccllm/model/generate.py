@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -16,6 +16,10 @@ from rsiccllm.model.processor import PairProcessor
 
 Question = tuple[Sequence[Image.Image], str]
 """Images and the prompt about them."""
+
+
+Encoded = dict[str, Tensor]
+"""One prompt with its images, as `PairProcessor.encode_prompt` gives it."""
 
 
 class Answer(NamedTuple):
@@ -33,7 +37,7 @@ class Answer(NamedTuple):
     entropy: float
 
 
-def left_padded(processor: PairProcessor, prompts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def left_padded(processor: PairProcessor, prompts: Sequence[Encoded]) -> Encoded:
     """Encoded prompts as one batch for generation, padded on the left so that every answer starts at one place."""
     length = max(len(prompt["input_ids"]) for prompt in prompts)
     shape = (len(prompts), length)
@@ -52,7 +56,6 @@ def left_padded(processor: PairProcessor, prompts: Sequence[dict[str, Tensor]]) 
     return {"input_ids": input_ids, "attention_mask": attention_mask, "mm_token_type_ids": types, **images}
 
 
-@torch.inference_mode()
 def generate_answers(
     model: Any,
     processor: PairProcessor,
@@ -63,7 +66,42 @@ def generate_answers(
 
     With two images a question, a model that has a change map also returns it.
     """
-    prompts = [processor.encode_prompt(prompt, images) for images, prompt in questions]
+    return generate_encoded(model, processor, encode_all(processor, questions), max_new_tokens)
+
+
+def encode_all(processor: PairProcessor, questions: Sequence[Question]) -> list[Encoded]:
+    """Every question as the model is shown it."""
+    return [processor.encode_prompt(prompt, images) for images, prompt in questions]
+
+
+class _Told:
+    """What transformers' `generate` tells of a batch as it goes on: the prompts first, then a token a row each step."""
+
+    def __init__(self, tell: Callable[[list[int]], None]) -> None:
+        self._tell = tell
+        self._begun = False
+
+    def put(self, value: Tensor) -> None:
+        if self._begun:
+            self._tell(value.tolist())
+        self._begun = True
+
+    def end(self) -> None:
+        pass
+
+
+@torch.inference_mode()
+def generate_encoded(
+    model: Any,
+    processor: PairProcessor,
+    prompts: Sequence[Encoded],
+    max_new_tokens: int = 64,
+    tell: Callable[[list[int]], None] | None = None,
+) -> list[Answer]:
+    """`generate_answers` of questions that are encoded already.
+
+    tell: called with the new token of every row after each step (padding where a row has ended).
+    """
     batch: dict[str, Any] = {name: value.to(model.device) for name, value in left_padded(processor, prompts).items()}
     pixels = batch.pop("pixel_values", None)
     maps: list[Tensor] | None = None
@@ -77,6 +115,7 @@ def generate_answers(
         do_sample=False,
         output_logits=True,
         return_dict_in_generate=True,
+        streamer=None if tell is None else _Told(tell),
     )
     new = output.sequences[:, batch["input_ids"].shape[1] :]  # [batch, answer tokens]
     steps = [step.float().log_softmax(-1) for step in output.logits]  # of each token: [batch, vocab]
@@ -85,15 +124,17 @@ def generate_answers(
     written = new != processor.tokenizer.pad_token_id
     count = written.sum(1).clamp(min=1)
     mean, entropy = ((value * written).sum(1) / count for value in (chances, spread))
-    ended = (new == processor.tokenizer.eos_token_id).any(1)
     texts = processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+    counts = written.sum(1).tolist()
+    ended = (new == processor.tokenizer.eos_token_id).any(1).tolist()
+    seen = [None] * len(texts) if maps is None else [one.float().sigmoid().cpu() for one in maps]
     return [
         Answer(
             text.strip(),
             float(mean[row].exp()),
-            None if maps is None else maps[row].float().sigmoid().cpu(),
-            int(written[row].sum()),
-            bool(ended[row]),
+            seen[row],
+            counts[row],
+            ended[row],
             float(entropy[row]),
         )
         for row, text in enumerate(texts)
@@ -115,18 +156,40 @@ def sample_answers(
     Arguments as for `sample_tokens`. An answer not ended after `max_new_tokens` comes back as "": cut short, it may be
     a right one that looks wrong.
     """
-    new = sample_tokens(model, processor, questions, seeds, count, temperature, top_p, max_new_tokens)
+    prompts = encode_all(processor, questions)
+    return whole_texts(
+        processor, sample_encoded(model, processor, prompts, seeds, count, temperature, top_p, max_new_tokens), count
+    )
+
+
+def whole_texts(processor: PairProcessor, new: Tensor, count: int) -> list[list[str]]:
+    """Sampled tokens [questions * count, tokens] as `count` texts a question, "" for one that was cut short."""
     texts = processor.tokenizer.batch_decode(new, skip_special_tokens=True)
     ended = (new == processor.tokenizer.eos_token_id).any(1).tolist()
     kept = [text.strip() if whole else "" for text, whole in zip(texts, ended, strict=True)]
     return [kept[start : start + count] for start in range(0, len(kept), count)]
 
 
-@torch.inference_mode()
 def sample_tokens(
     model: Any,
     processor: PairProcessor,
     questions: Sequence[Question],
+    seeds: Sequence[int],
+    count: int,
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+) -> Tensor:
+    """Tokens of `count` sampled answers to each question: `sample_encoded` of what the questions are as tokens."""
+    prompts = encode_all(processor, questions)
+    return sample_encoded(model, processor, prompts, seeds, count, temperature, top_p, max_new_tokens)
+
+
+@torch.inference_mode()
+def sample_encoded(
+    model: Any,
+    processor: PairProcessor,
+    prompts: Sequence[Encoded],
     seeds: Sequence[int],
     count: int,
     temperature: float,
@@ -139,7 +202,6 @@ def sample_tokens(
     the samples. seeds: one a question; its samples depend on it and not on the rest of the batch, so a run that goes on
     after a stop draws what it would have drawn. temperature: over 0. top_p: in (0, 1], the share of probability kept.
     """
-    prompts = [processor.encode_prompt(prompt, images) for images, prompt in questions]
     batch: dict[str, Any] = {name: value.to(model.device) for name, value in left_padded(processor, prompts).items()}
     output = model(**batch, use_cache=True, logits_to_keep=1)
     cache, logits = output.past_key_values, output.logits[:, -1].float()

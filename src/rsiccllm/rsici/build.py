@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rsiccllm.errors import InputError
-from rsiccllm.files import inside, read_json, write_json, write_jsonl
+from rsiccllm.files import inside, read_json, sweep, write_json, write_jsonl
 from rsiccllm.pairs import probe_image
 from rsiccllm.progress import track
 from rsiccllm.records import PAIRS, ImagePair, Instruction
@@ -156,7 +156,9 @@ def _begin(
     left = [item for item in items if item.id not in leaks]
     if not left:
         raise InputError(f"{', '.join(specs)}: every pair is a near-duplicate of another split's; see {out}")
-    return _Build(out, teacher, settings, AnswerJournal(out), left, len(leaks)), sources
+    journal = AnswerJournal(out)  # from here on the folder is ours alone
+    sweep(out)
+    return _Build(out, teacher, settings, journal, left, len(leaks)), sources
 
 
 def _wanted(specs: Sequence[str], teacher: Teacher, settings: BuildSettings) -> dict[str, Any]:
@@ -187,7 +189,9 @@ def _open(specs: Sequence[str], settings: BuildSettings) -> list[tuple[str, Sour
     sources = [open_source(spec) for spec in specs]
     kinds = Counter(source.name for source in sources)
     found = []
-    for source in sources:
+    for spec, source in zip(specs, sources, strict=True):
+        if not source.has_images:  # before tiles are cut, which looks at the images
+            raise InputError(f"source '{spec}': has annotations alone; RSICI needs the images too")
         folder = safe_name(source.root.resolve().name) if source.on_disk else ""
         label = f"{source.name}-{folder}" if kinds[source.name] > 1 and folder else source.name
         found.append((label, Tiles(source, settings.tile) if settings.tile and source.on_disk else source))
@@ -214,8 +218,6 @@ def _items(sources: Sequence[tuple[str, Source]], settings: BuildSettings) -> li
     found: list[_Item] = []
     seen: dict[str, str] = {}
     for label, source in sources:
-        if not source.has_images:
-            raise InputError(f"{source.name}:{source.root}: has annotations alone; RSICI needs the images too")
         for pair in source.select(settings.split):
             # Sets number their pairs alike ("train_1"): with several of them the set's name makes ids unique.
             name = f"{label}/{pair.id}" if len(sources) > 1 else pair.id

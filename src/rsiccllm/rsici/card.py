@@ -10,6 +10,7 @@ from typing import Any
 
 from rsiccllm.files import atomic_write, write_json
 from rsiccllm.records import ImagePair, Instruction
+from rsiccllm.rsici.output import PARQUET, split_name
 from rsiccllm.rsici.prior import Prior
 from rsiccllm.rsici.prompts import FILE
 from rsiccllm.sources.base import Source
@@ -19,6 +20,9 @@ PAGE = "README.md"
 PLOTS = "plots"
 COMMON = 30
 """Words shown in the plot of words."""
+
+
+_FLAG = {True: "yes", False: "no", None: "not stated"}
 
 
 class Tally:
@@ -62,7 +66,7 @@ def write_card(
     facts = {
         **about,
         "splits": dict(Counter(pair.split for pair, _ in pairs)),
-        "changed": {str(key): n for key, n in Counter(pair.changed for pair, _ in pairs).items()},
+        "changed": {_FLAG[key]: n for key, n in Counter(pair.changed for pair, _ in pairs).items()},
         "instructions": {f"{task}/{split}": n for (task, split), n in sorted(tally.tasks.items())},
         "teachers": {f"{task}/{name}": n for (task, name), n in sorted(tally.teachers.items())},
         "words": {task: round(_mean(found), 2) for task, found in sorted(tally.lengths.items())},
@@ -97,8 +101,7 @@ tags: [remote-sensing, change-captioning]
 configs:
 - config_name: default
   data_files:
-  - split: all
-    path: parquet/*.parquet
+{files}
 ---
 
 # RSICI, as built here
@@ -110,9 +113,10 @@ def _page(facts: Mapping[str, Any]) -> str:
     counts = facts["counts"]
     origin = [(label, f"{o['pairs']:,}", o["licence"], o["home"] or "your own") for label, o in facts["origin"].items()]
     words = ", ".join(f"{task} {mean}" for task, mean in facts["words"].items()) or "none written"
+    splits = dict.fromkeys(split_name(key.rpartition("/")[2]) for key in facts["instructions"])
     plots = " ".join(f"![{name}]({PLOTS}/{name}.png)" for name in ("length", "words", "places", "tasks", "changed"))
     parts = [
-        HEAD,
+        HEAD.format(files="\n".join(f"  - split: {name}\n    path: {PARQUET}/{name}-*.parquet" for name in splits)),
         f"{counts['instructions']:,} instructions over {counts['pairs']:,} image pairs, built with the teacher "
         f"`{facts['teacher']}` and the prompts `{facts['prompts']}` (`{FILE}` beside this file). "
         f"Pairs left out because nothing is known or said of them: {counts['left_out']:,}.\n",
@@ -128,7 +132,8 @@ def _page(facts: Mapping[str, Any]) -> str:
         "## Pairs\n",
         _counted("split", facts["splits"]),
         _counted("changed", facts["changed"]),
-        f"{facts['specks']:,} specks under {facts['speck']} pixels were dropped from the masks.\n",
+        f"{facts['specks']:,} specks under {facts['speck']} pixels, and slivers at the border, were dropped from the "
+        "masks.\n",
         "## Rejected answers\n",
         _counted("task/gate/reason", facts["rejections"]),
         f"Given up after every attempt: {_listed(facts['given_up'])}. Failures of the teacher: "
@@ -160,9 +165,11 @@ def _plot(folder: Path, tally: Tally, places: Counter[str], shares: Sequence[flo
     """Five plots. Figures are drawn without a display and hold no date, so the same set gives the same bytes."""
     from matplotlib.figure import Figure
 
-    def save(name: str, title: str, draw: Any, wide: float = 6.4, high: float = 3.6) -> None:
-        figure = Figure(figsize=(wide, high), layout="constrained")
-        axes = figure.subplots()
+    def save(name: str, title: str, draw: Any, wide: float = 6.4, high: float = 3.6, left: float = 0.85) -> None:
+        # Fixed margins (inches): a layout that is computed draws every plot twice.
+        figure = Figure(figsize=(wide, high))
+        edges = {"left": left / wide, "right": 1 - 0.2 / wide, "bottom": 0.5 / high, "top": 1 - 0.35 / high}
+        axes = figure.subplots(gridspec_kw=edges)
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes)
         axes.set_title(title, loc="left", fontsize=11)
@@ -212,7 +219,7 @@ def _plot(folder: Path, tally: Tally, places: Counter[str], shares: Sequence[flo
         axes.set(xlabel="changed share of a pair, % of its pixels", ylabel="pairs", xlim=(0, 100))
 
     save("length", "Length of the answers", length)
-    save("words", f"The {COMMON} commonest words of four letters or more", common, high=6)
+    save("words", f"The {COMMON} commonest words of four letters or more", common, high=6, left=1.3)
     save("places", "Where the changed regions lie", grid, wide=4.2)
     save("tasks", "Instructions by task and split", task)
     save("changed", "How much of a pair changed (pairs with a mask)", share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -37,7 +38,7 @@ def write_shards(folder: Path, records: Iterable[Instruction], size: int) -> Ite
     """Write instructions as they are consumed and yield each; at most two shards are held.
 
     A set of at most `size` records is `instructions.jsonl`; a larger one `instructions-00000.jsonl` and so on (see
-    `files.shards`). Beside each, `parquet/` holds the same records for `datasets`. Whole files or none.
+    `files.shards`). `parquet/` holds the same records for `datasets`, by split. Whole files or none.
     """
     stem, suffix = INSTRUCTIONS.split(".")
     for old in (*folder.glob(f"{stem}*.{suffix}"), *(folder / PARQUET).glob("*.parquet")):
@@ -47,16 +48,18 @@ def write_shards(folder: Path, records: Iterable[Instruction], size: int) -> Ite
     while ahead:
         batch, ahead = ahead, list(islice(source, size))
         alone = number == 0 and not ahead
-        _write(folder, INSTRUCTIONS if alone else SHARD.format(stem, number, suffix), batch)
+        write_jsonl(folder / (INSTRUCTIONS if alone else SHARD.format(stem, number, suffix)), batch)
+        for split in dict.fromkeys(record.split for record in batch):
+            rows = [record.model_dump(mode="json") for record in batch if record.split == split]
+            with atomic_write(folder / PARQUET / SHARD.format(split_name(split), number, "parquet"), "wb") as handle:
+                pq.write_table(pa.Table.from_pylist(rows, SCHEMA), handle, compression="zstd")
         yield from batch
         number += 1
 
 
-def _write(folder: Path, name: str, batch: list[Instruction]) -> None:
-    write_jsonl(folder / name, batch)
-    rows = [record.model_dump(mode="json") for record in batch]
-    with atomic_write(folder / PARQUET / f"{Path(name).stem}.parquet", "wb") as handle:
-        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), handle, compression="zstd")
+def split_name(split: str) -> str:
+    """A split as `datasets` can name it: letters, digits and underscores, and not "all", which it keeps for itself."""
+    return "all_" if split == "all" else re.sub(r"\W", "_", split)
 
 
 def write_checksums(folder: Path, leave_out: Iterable[str] = ()) -> None:

@@ -20,7 +20,7 @@ def place(source: Source, pair: ImagePair, out: Path, label: str) -> ImagePair:
     """Put a pair's images under `out` and return the record that points there. What is there already stays.
 
     Raises InputError for an image that cannot be decoded to its end, before it is linked.
-    label: the folder under `images/`. Masks whose values are classes are written as 0 and 255; others are linked.
+    label: the folder under `images/`. Masks whose values are classes are written as coded masks; others are linked.
     """
     linked, names = _is_linked(source, pair), {"before": pair.before, "after": pair.after, "mask": pair.mask}
     placed = placed_paths(source, pair, label)
@@ -32,9 +32,9 @@ def place(source: Source, pair: ImagePair, out: Path, label: str) -> ImagePair:
             if role != "mask" or source.plain_mask:
                 link_or_copy(inside(source.root, str(names[role])), out / str(placed[role]))
         if "mask" in missing and not source.plain_mask:
-            mask = source.mask(pair)
+            mask = source.classes(pair)
             if mask is not None:
-                save_mask(mask, out / str(placed["mask"]))
+                save_png(Image.fromarray(mask.coded()), out / str(placed["mask"]))
     elif missing:
         opened = source.open(pair)
         for role, image in (("before", opened.before), ("after", opened.after)):
@@ -42,7 +42,9 @@ def place(source: Source, pair: ImagePair, out: Path, label: str) -> ImagePair:
                 save_png(image, out / str(placed[role]))
         if opened.mask is not None and "mask" in missing:
             save_mask(opened.mask, out / str(placed["mask"]))
-    return pair.model_copy(update=placed)
+    coded = linked and not source.plain_mask and pair.mask is not None
+    rendered = pair.coded_mask and not isinstance(source, Tiles)
+    return pair.model_copy(update={**placed, "coded_mask": coded or rendered})
 
 
 def placed_paths(source: Source, pair: ImagePair, label: str) -> dict[str, str | None]:

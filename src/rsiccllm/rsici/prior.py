@@ -20,7 +20,7 @@ from rsiccllm.records import ImagePair
 from rsiccllm.sources.base import ChangeMask, Source
 
 Shape = Literal["compact", "elongated", "irregular"]
-Spread = Literal["none", "single", "clustered", "scattered", "throughout"]
+Spread = Literal["none", "single", "clustered", "grouped", "scattered", "throughout"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Region:
 
     share: of the image's pixels, 0..1. box: (left, top, right, bottom) in pixels, right and bottom exclusive. place:
     the one of nine that holds most of it. shape: "elongated" where it is at least three times as long as wide,
-    "irregular" where it fills less than half of its tilted box, else "compact". known: what changed there, where the
-    mask's classes say it; empty where they do not.
+    "irregular" where it fills less than four fifths of its convex hull, else "compact". known: what changed there,
+    where the mask's classes say it; empty where they do not.
     """
 
     share: float
@@ -45,8 +45,8 @@ class Prior:
     """What is known of the change in a pair before it is described.
 
     width, height: of the images, pixels. share: of the pixels that the mask marks, specks included, 0..1. regions:
-    largest first. specks: components under the threshold, not among the regions. spread: how the regions lie. zones:
-    for each of the nine places the share of all marked pixels in its zone (ZONES); 0 for those where nothing changed.
+    largest first. specks: components under the threshold, and slivers, not among the regions. spread: how the regions
+    lie. zones: for each of the nine places the share of all marked pixels in its zone (ZONES); 0 where nothing changed.
     known: every change that is known, of the whole pair; from the mask's classes, from facts that the set states, or
     from its captions. complete: nothing else changed than what `known` says. scope: the only kind of object that the
     set's masks mark ("building"), None where they mark every change. changed: None where an empty mask proves nothing.
@@ -87,14 +87,25 @@ SPECK_PIXELS = 24
 ELONGATED = 3.0
 """Long side over short side of the tilted box, from which a region is called elongated."""
 
-IRREGULAR = 0.5
-"""Share of its tilted box that a region fills, under which it is called irregular."""
+SLIVER_PIXELS = 6
+"""A component that the border of the image cuts off is a speck where less than this much of it reaches into the image:
+at 0.5 m less than 3 m, of which nobody can say what it is."""
+
+IRREGULAR = 0.8
+"""Share of its convex hull that a region fills, under which it is called irregular: arcs, and rows with gaps."""
+
+GAP = 1 / 8
+"""Share of the image's longer side up to which the gap between two regions' boxes counts as close."""
 
 ROOMY = 0.05
 """Share of the image above which one region may hold any number of things."""
 
 THROUGHOUT = 6
 """Of the nine places, how many must hold a region for the change to be throughout."""
+
+REPORT = 60
+"""Words above which a caption is a report, of which no facts are taken: it tells of both dates, of what is not there
+and of what it is not sure of, which the parser of captions was not made for."""
 
 # Where each place is looked for, as (left, top, right, bottom) in quarters of the image: wide enough that no person's
 # "at the top left" falls outside. A zone without one marked pixel is a place where nothing changed.
@@ -117,7 +128,8 @@ THIRDS: tuple[Place, ...] = (
 def prior_of(source: Source, pair: ImagePair, speck: int = SPECK_PIXELS) -> Prior:
     """The prior of a pair of `source`. Decodes its mask and no image.
 
-    speck: components of fewer pixels are dropped. Raises InputError where the mask cannot be read.
+    speck: components of fewer pixels are dropped, and slivers; 0 keeps all. Raises InputError where the mask cannot be
+    read.
     """
     mask = source.classes(pair)
     if mask is None:
@@ -128,8 +140,8 @@ def prior_of(source: Source, pair: ImagePair, speck: int = SPECK_PIXELS) -> Prio
     known, complete, said = prior.known, False, None
     if pair.facts is not None:
         known, complete, said = tuple(_known(fact) for fact in pair.facts), True, bool(pair.facts)
-    elif pair.captions:
-        parsed = [parse(caption) for caption in pair.captions]
+    elif captions := [text for text in pair.captions if len(text.split()) <= REPORT]:
+        parsed = [parse(caption) for caption in captions]
         told = consensus(parsed)
         covered = {item.object for item in told}
         known = (*told, *(item for item in known if item.object not in covered))
@@ -222,7 +234,7 @@ def _regions(marked: np.ndarray, known: tuple[Known, ...], speck: int) -> tuple[
     regions = []
     for label in range(1, count):
         left, top, wide, high, area = (int(value) for value in stats[label])
-        if area < speck:
+        if area < speck or (speck and _is_sliver(left, top, wide, high, width, height)):
             continue
         part = labels[top : top + high, left : left + wide] == label
         box = (left, top, left + wide, top + high)
@@ -230,6 +242,13 @@ def _regions(marked: np.ndarray, known: tuple[Known, ...], speck: int) -> tuple[
             Region(area / marked.size, box, _place(part, left, top, width, height), _shape(part, area), known)
         )
     return regions, count - 1 - len(regions)
+
+
+def _is_sliver(left: int, top: int, wide: int, high: int, width: int, height: int) -> bool:
+    """Whether a border of the image cuts the box off with hardly any of it left."""
+    sides = left == 0 or left + wide == width
+    ends = top == 0 or top + high == height
+    return (sides and wide < min(SLIVER_PIXELS, width)) or (ends and high < min(SLIVER_PIXELS, height))
 
 
 def _place(part: np.ndarray, left: int, top: int, width: int, height: int) -> Place:
@@ -246,22 +265,33 @@ def _place(part: np.ndarray, left: int, top: int, width: int, height: int) -> Pl
 
 def _shape(part: np.ndarray, area: int) -> Shape:
     contours, _ = cv2.findContours(part.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    _, sides, _ = cv2.minAreaRect(contours[0])
+    outline = max(contours, key=len)
+    _, sides, _ = cv2.minAreaRect(outline)
     long, short = max(sides) + 1, min(sides) + 1  # contours run through the middle of the border's pixels
     if long >= ELONGATED * short:
         return "elongated"
-    return "irregular" if area < IRREGULAR * long * short else "compact"
+    hull = cv2.fillConvexPoly(np.zeros(part.shape, np.uint8), cv2.convexHull(outline), 1)
+    return "irregular" if area < IRREGULAR * int(hull.sum()) else "compact"
 
 
 def _spread(regions: Sequence[Region], width: int, height: int) -> Spread:
+    """ "clustered": one can go from any region to any other over gaps no wider than GAP; "scattered": no two are that
+    close; "grouped": some are and some are not; "throughout": in most parts of the image."""
     if len(regions) < 2:
         return "single" if regions else "none"
     if len({region.place for region in regions}) >= THROUGHOUT:
         return "throughout"
-    across = [(region.box[0] + region.box[2]) / 2 for region in regions]
-    down = [(region.box[1] + region.box[3]) / 2 for region in regions]
-    near = max(across) - min(across) <= width / 2 and max(down) - min(down) <= height / 2
-    return "clustered" if near else "scattered"
+    left, top, right, bottom = np.array([region.box for region in regions]).T
+    gaps = [
+        np.maximum(low[:, None], low) - np.minimum(high[:, None], high) for low, high in ((left, right), (top, bottom))
+    ]
+    close = np.hypot(*(np.maximum(gap, 0) for gap in gaps)) <= GAP * max(width, height)  # [regions, regions]
+    if close.sum() == len(regions):  # each to itself alone
+        return "scattered"
+    reached, more = close[0], close[close[0]].any(axis=0)
+    while (more != reached).any():
+        reached, more = more, close[more].any(axis=0)
+    return "clustered" if reached.all() else "grouped"
 
 
 def _zones(marked: np.ndarray, total: int) -> tuple[tuple[Place, float], ...]:

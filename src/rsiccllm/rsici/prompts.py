@@ -10,12 +10,10 @@ from typing import Any
 import yaml
 
 from rsiccllm.facts import Known
-from rsiccllm.rsici.prior import Prior, Region
+from rsiccllm.rsici.prior import Prior
 from rsiccllm.rsici.teachers.base import Ask
 
 FILE = "prompts_v1.yaml"
-MOST_REGIONS = 12
-"""A teacher's prompt lists the largest regions, at most so many; with more the list is longer than its use."""
 
 
 @cache
@@ -74,24 +72,24 @@ def hint_for(reasons: list[str]) -> str:
 
 
 def facts_in_words(prior: Prior) -> str:
-    """The region facts as sentences for a teacher's prompt."""
-    number = len(prior.regions)
-    lines = [f"{number} separate area{'s' if number != 1 else ''}, {100 * prior.share:.1f} % of the image in all."]
-    lines += [_region_line(region) for region in prior.regions[:MOST_REGIONS]]
-    if number > MOST_REGIONS:
-        lines.append(f"and {number - MOST_REGIONS} smaller ones.")
+    """The region facts as sentences for a teacher's prompt. The largest regions are listed: with all of many, the list
+    is longer than its use."""
+    words, number, lines = prompt_table()["teacher"]["areas"], len(prior.regions), []
+    if number:
+        lines.append(words["one" if number == 1 else "many"].format(number=number, share=100 * prior.share))
+    for region in prior.regions[: words["most"]]:
+        what = ", ".join(_known_words(item) for item in region.known)
+        place, share = region.place.replace("_", " "), 100 * region.share
+        lines.append(words["each"].format(place=place, shape=region.shape, share=share, what=what and f": {what}"))
+    if number > words["most"]:
+        lines.append(words["rest"].format(number=number - words["most"]))
     if prior.scope:
-        lines.append(f"Only changes of a {prior.scope} are among these areas.")
+        lines.append(words["scope"].format(scope=prior.scope))
     if prior.known:
-        lines.append("Known to have changed: " + ", ".join(_known_words(item) for item in prior.known) + ".")
+        lines.append(words["known"].format(known=", ".join(_known_words(item) for item in prior.known)))
     return " ".join(lines)
 
 
-def _region_line(region: Region) -> str:
-    what = f" ({', '.join(_known_words(item) for item in region.known)})" if region.known else ""
-    return f"One at the {region.place.replace('_', ' ')}, {region.shape}, {100 * region.share:.1f} %{what}."
-
-
 def _known_words(item: Known) -> str:
-    verb = {"appear": "comes", "disappear": "goes", None: "changes"}[item.direction]
-    return f"{item.object.replace('_', ' ')} {verb}"
+    ways: dict[str, str] = prompt_table()["teacher"]["areas"]["ways"]
+    return ways[item.direction or "open"].format(object=item.object.replace("_", " "))

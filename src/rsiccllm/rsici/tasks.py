@@ -106,13 +106,18 @@ def instructions(
     key = f"{settings.seed}:{pair.id}"
     scope = prior.scope or ""
 
-    def ask(task: str, name: str = "", **words: str) -> str:
-        return question(name or task, key, settings.phrasings, **words)
+    def ask(task: str, **words: str) -> str:
+        return question(task, key, settings.phrasings, **words)
+
+    def ask_of(task: str) -> str:
+        """Of what the masks mark: of buildings alone the answers tell nothing about the rest of the ground."""
+        return ask(f"{task}_scope" if scope else task, scope=scope)
 
     def record(task: str, prompt: str, answer: Accepted, suffix: str = "", **more: Any) -> Instruction:
         fields: dict[str, Any] = {
             "id": f"{pair.id}/{suffix or task}", "pair": pair.id, "split": pair.split, "source": source, "task": task,
-            "before": pair.before, "after": pair.after, "mask": pair.mask, "changed": pair.changed, "prompt": prompt,
+            "before": pair.before, "after": pair.after, "mask": pair.mask,
+            "coded_mask": pair.coded_mask, "changed": pair.changed, "prompt": prompt,
             "answers": list(answer.answers), "facts": pair.facts, "teacher": answer.teacher, "asked": answer.asked,
         }  # fmt: skip
         return Instruction.model_validate(fields | more)
@@ -122,7 +127,7 @@ def instructions(
             yield record(task, ask(task), accepted[task])
     verdict = _verdict(prior)
     if verdict is not None:
-        prompt = ask("changed", "changed_scope" if scope else "", scope=scope)
+        prompt = ask_of("changed")
         turns.append(Turn(question=prompt, answer=verdict))
         if settings.wants("changed", pair.id):
             yield record("changed", prompt, _ours(verdict))
@@ -132,18 +137,18 @@ def instructions(
         if settings.wants("kind", pair.id):
             yield record("kind", prompt, accepted["kind"])
     if prior.masked and settings.wants("count", pair.id) and (prior.regions or prior.empty):
-        prompt = ask("count", "count_scope" if scope else "", scope=scope)
+        prompt = ask_of("count")
         if prior.empty or len(prior.regions) <= MOST:
             yield record("count", prompt, _ours(str(0 if prior.empty else len(prior.regions))))
     if prior.masked and (prior.regions or prior.empty):
         words = in_words(prior)
-        prompt = ask("where")
+        prompt = ask_of("where")
         if not prior.empty:
             turns.append(Turn(question=prompt, answer=words))
         if settings.wants("where", pair.id):
             yield record("where", prompt, _ours(words))
             if prior.empty or len(prior.regions) <= MOST:
-                yield record("where", ask("where_box"), _ours(boxes_of(prior, settings.boxes)), "where_box")
+                yield record("where", ask_of("where_box"), _ours(boxes_of(prior, settings.boxes)), "where_box")
     change = change_clause(prior, key)
     if change and settings.wants("order", pair.id):
         swapped = random.Random(f"order:{key}").random() < 0.5

@@ -39,6 +39,7 @@ def build_rsicp(
     temperature: float = 1.0,
     top_p: float = 0.95,
     words_file: Path | None = None,
+    kinds: Literal["both", "filtering", "replacement"] = "both",
 ) -> dict[str, int]:
     """Write `out/preferences.jsonl`: one reference of each pair against up to `negatives` wrong answers of each source.
 
@@ -50,6 +51,7 @@ def build_rsicp(
     model: an SFT checkpoint; without one there are no filtering negatives. samples: K, drawn for each pair.
     window: (tau1, tau2), both exclusive; None sets it so that `keep_share` of the samples that are wrong and differ
     survive. temperature, top_p: of the draw. words_file: word groups merged over the package's own.
+    kinds: "filtering" keeps of all these the model's own wrong answers alone, "replacement" draws none (for ablations).
 
     Rejected answers come in turn from each source, so that a stage that takes the first few has of every kind. What the
     references support is never rejected. Deterministic in `seed`; stopped, a call goes on where it was.
@@ -57,9 +59,11 @@ def build_rsicp(
     out.
     """
     _check(negatives, samples, window, keep_share, temperature, top_p)
+    if (model is None) if kinds == "filtering" else (model is not None and kinds == "replacement"):
+        raise InputError(f"--kinds {kinds}: expected {'a' if model is None else 'no'} --model to draw answers from")
     wanted: dict[str, Any] = {
         "data": data.name, "negatives": negatives, "variant": variant, "split": split, "seed": seed, "task": task,
-        "words": sha256(words_file) if words_file else None,
+        "words": sha256(words_file) if words_file else None, **({} if kinds == "both" else {"kinds": kinds}),
     }  # fmt: skip
     if model is not None:
         wanted |= {"weights": weights_digest(resolve_checkpoint(model)), "samples": samples, "temperature": temperature,
@@ -94,11 +98,10 @@ def build_rsicp(
         truth = truths[number]
         others = [answer for answer in record.answers if answer != chosen]
         draw = seed * 1_000_003 + number
-        sources = [
-            sampled[number],
-            replacements([chosen, *others], negatives, seed=draw, variant=variant, words=words),
-        ]
-        if variant == "ours":
+        sources = [sampled[number]]
+        if kinds != "filtering":
+            sources.append(replacements([chosen, *others], negatives, seed=draw, variant=variant, words=words))
+        if variant == "ours" and kinds != "filtering":
             sources.append(_neighbour(number, near, records, truths, random.Random(f"{draw}:near"), words))
             sources.append(_cut(cut[number], truth, words))
         rejected = _in_turn(sources, chosen)
@@ -106,7 +109,7 @@ def build_rsicp(
             preferences.append(_preference(record, chosen, rejected, record.answers))
         else:
             without += 1
-        if variant == "ours":
+        if variant == "ours" and kinds != "filtering":
             preferences += _swapped_dates(record, chosen, negatives, draw, words)
     if not preferences:
         raise InputError(f"{data}: no negative could be made for any of the {len(records)} pairs")
@@ -242,7 +245,12 @@ def _swapped_dates(record: Instruction, chosen: str, negatives: int, draw: int, 
         rejected_answer(chosen, "dates", [], references, words),
         *replacements(references, negatives, seed=draw + 1, variant="paper", words=words),
     ]
-    other = record.model_copy(update={"id": f"{record.id}/swapped", "before": record.after, "after": record.before})
+    other = record.model_copy(
+        # A coded mask's direction is that of the dates as they were: what it says is left out, where it marks stays.
+        update={
+            "id": f"{record.id}/swapped", "before": record.after, "after": record.before, "coded_mask": False,
+        }
+    )  # fmt: skip
     yield _preference(other, right, _in_turn([rejected], right), references)
 
 
@@ -255,6 +263,7 @@ def _preference(record: Instruction, chosen: str, rejected: list[Rejected], refe
         before=record.before,
         after=record.after,
         mask=record.mask,
+        coded_mask=record.coded_mask,
         prompt=record.prompt,
         chosen=chosen,
         rejected=rejected,

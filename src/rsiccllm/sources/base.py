@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rsiccllm.errors import InputError
 from rsiccllm.facts import Known, Object
 from rsiccllm.files import inside, validation_faults
+from rsiccllm.masks import OBJECTS, encode
 from rsiccllm.pairs import SUFFIXES, OpenedPair, open_mask, open_pair, probe_image
 from rsiccllm.records import ImagePair
 
@@ -35,6 +36,16 @@ class ChangeMask:
 
     values: np.ndarray
     meaning: Mapping[int, tuple[Known, ...]] = field(default_factory=dict)
+
+    def coded(self) -> np.ndarray:
+        """As a coded mask (`masks`), uint8 [height, width]: of several changes of one kind in a value, the last."""
+        objects = np.zeros((2, *self.values.shape), np.uint8)
+        for value, changes in self.meaning.items():
+            for change in changes:
+                for row, direction in enumerate(("disappear", "appear")):
+                    if change.direction == direction:
+                        objects[row][self.values == value] = 1 + OBJECTS.index(change.object)
+        return encode(self.values > 0, objects)
 
 
 class Source:

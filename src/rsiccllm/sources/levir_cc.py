@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, StrictInt, ValidationError
@@ -108,7 +108,8 @@ class LevirCC(Source):
 
     def unpaired(self) -> Iterator[str]:
         """Images and masks that the JSON does not name."""
-        named = {pair.before for pair in self.pairs}
+        # An entry that is broken has been reported for what it is: its images do have one.
+        named = {pair.before for pair in self.pairs} | _named(read_json(self.root / self.annotations))
         for split in listing(self.root / "images"):
             folder = self.root / "images" / split
             names = dict.fromkeys(name for side in ("A", "B", "label") for name in listing(folder / side))
@@ -182,6 +183,12 @@ def read_annotations(
             changed=None if entry.changeflag is None else bool(entry.changeflag),
             captions=[caption for caption in captions if caption],
         )
+
+
+def _named(content: dict[str, Any]) -> set[str]:
+    """The first image of every entry, whole or broken, that says a folder and a name."""
+    entries = [item for item in content["images"] if isinstance(item, dict)]
+    return {f"images/{item.get('filepath')}/A/{item.get('filename')}" for item in entries}
 
 
 def is_name(text: str) -> bool:

@@ -28,7 +28,8 @@ class RSCC(Source):
     Format: `*.jsonl` with `{pre_image, post_image, change_caption, model_id, inference_type}` a line; paths relative to
     the root (`EBD/`, `xbd/images-w512-h512/`, `xbdsubset/`), 512 x 512 pixels, 62,351 pairs. Where several models wrote
     of one pair the first caption is its description and the others are left out, with a note.
-    Classes: none. Splits: the name of the file, "train" unless it names test or val.
+    Classes: none. Splits: pairs in `xbdsubset/` (also `xbd_subset/`, `xBD_subset/`), the paper's benchmark, are "test";
+    the others go by the name of the file, "train" unless it names test or val.
     Licence: of the captions see the page of the set; images under xBD's (CC BY-NC-SA 4.0) and EBD's terms.
     Paper: Chen et al., "RSCC: A Large-Scale Remote Sensing Change Caption Dataset for Disaster Events", NeurIPS 2025.
     """
@@ -70,7 +71,9 @@ class RSCC(Source):
                 for path in (entry.pre_image, entry.post_image):
                     if not (root / path).is_file():
                         fault(f"{where}: no such file {root / path}")
+                subset = entry.post_image.split("/")[0].lower().replace("_", "") == "xbdsubset"
                 yield from make_pair(
-                    where, fault, id=Path(entry.post_image).with_suffix("").as_posix(), split=split,
+                    where, fault, id=Path(entry.post_image).with_suffix("").as_posix(),
+                    split="test" if subset else split,
                     before=entry.pre_image, after=entry.post_image, description=entry.change_caption.strip(),
                 )  # fmt: skip

@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 from rsiccllm.errors import InputError
 from rsiccllm.facts import parse
 from rsiccllm.files import inside, read_jsonl, shards
-from rsiccllm.pairs import open_pair, probe_image
+from rsiccllm.masks import decode
+from rsiccllm.pairs import open_classes, open_pair, probe_image
 from rsiccllm.records import INSTRUCTIONS, PREFERENCES, Instruction, Preference
 from rsiccllm.training.packing import PackingCollator, Sample
 from rsiccllm.training.recipe import Recipe
@@ -54,10 +55,18 @@ class PairDataset(Dataset):
         record, root = self.records[index], self.roots[index]
         mask = inside(root, record.mask) if record.mask else None
         pair = open_pair(inside(root, record.before), inside(root, record.after), mask)
+        objects = decode(open_classes(mask)) if mask is not None and record.coded_mask else None
         answers = self.answers(record)
         history = [(turn.question, turn.answer) for turn in record.history] if isinstance(record, Instruction) else []
         return Sample(
-            record.id, [pair.before, pair.after], record.prompt, answers, pair.mask, stated_facts(record), history
+            record.id,
+            [pair.before, pair.after],
+            record.prompt,
+            answers,
+            pair.mask,
+            stated_facts(record),
+            history,
+            objects=objects,
         )
 
 

@@ -13,12 +13,13 @@ from typing import Any
 from transformers import set_seed
 
 from rsiccllm.model.checkpoint import resolve_checkpoint
-from rsiccllm.model.difference import fact_loss, fact_target, map_loss
+from rsiccllm.model.difference import fact_loss, map_loss
 from rsiccllm.model.processor import PairProcessor, load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import INSTRUCTIONS, Instruction
+from rsiccllm.training.crops import Crops
 from rsiccllm.training.data import PairDataset, fill_dataset
-from rsiccllm.training.packing import Sample, sample_map_target
+from rsiccllm.training.packing import Sample, sample_fact_target, sample_map_target
 from rsiccllm.training.recipe import DifferenceRecipe
 from rsiccllm.training.trainer import StageTrainer, claim_output, train_and_save
 from rsiccllm.training.views import Views
@@ -38,7 +39,7 @@ class ImageCollator:
             "pixel_values": encoded["pixel_values"],
             "image_grid_thw": grids,
             "map_targets": [sample_map_target(item, grids[2 * i], self.processor) for i, item in enumerate(samples)],
-            "fact_targets": [None if item.facts is None else fact_target(item.facts) for item in samples],
+            "fact_targets": [sample_fact_target(item, grids[2 * i], self.processor) for i, item in enumerate(samples)],
         }
 
 
@@ -77,5 +78,6 @@ def train_difference(recipe: DifferenceRecipe) -> Path:
     model.requires_grad_(False)
     model.model.difference.requires_grad_(True)
     model.model.visual.requires_grad_(recipe.train_vision)
-    trainer = DifferenceTrainer(recipe, model, processor, Views(dataset, swapped=True), ImageCollator(processor))
+    views = Crops(Views(dataset, swapped=True), recipe.crop, recipe.nuisance, recipe.seed)
+    trainer = DifferenceTrainer(recipe, model, processor, views, ImageCollator(processor))
     return train_and_save(trainer, processor)

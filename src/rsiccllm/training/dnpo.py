@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,11 @@ from transformers import set_seed
 
 from rsiccllm.errors import InputError
 from rsiccllm.model.checkpoint import resolve_checkpoint
+from rsiccllm.model.generate import sample_tokens
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import PREFERENCES, Instruction, Preference
 from rsiccllm.training.data import PairDataset, check_lengths, fill_dataset
-from rsiccllm.training.health import plot_health
 from rsiccllm.training.losses import (
     anchor_loss,
     answer_log_probs,
@@ -24,9 +26,10 @@ from rsiccllm.training.losses import (
     dpop_loss,
     entropy,
     reverse_kl,
+    sampled_kl,
     softmax_dpo_loss,
 )
-from rsiccllm.training.packing import Sample, collator_of
+from rsiccllm.training.packing import PackingCollator, Sample, collator_of
 from rsiccllm.training.recipe import DNPORecipe
 from rsiccllm.training.reference import adapters_off, stored_reference
 from rsiccllm.training.trainer import (
@@ -35,7 +38,7 @@ from rsiccllm.training.trainer import (
     load_to_train,
     train_and_save,
 )
-from rsiccllm.training.validation import Validation, validation_records
+from rsiccllm.training.validation import Validation, evaluating, validation_records
 
 
 def chosen_and_rejected(row_of: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,18 +77,19 @@ class DNPOTrainer(StageTrainer):
 
     reference: a frozen copy of the starting model, for a forward of its own with every batch; None where the policy
     carries LoRA adapters (then it is the policy with its adapters off), or the batches hold stored log-probabilities.
+    packing: with it, batches are unpacked samples (`unpacked`) to which the policy first adds an answer of its own.
     """
 
     recipe: DNPORecipe
 
-    def __init__(self, *args: Any, reference: Any = None, validation: Validation | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, reference: Any = None, packing: PackingCollator | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.packing = packing
         self.reference = reference
         if reference is not None:
             self.reference = reference.to(self.args.device).eval().requires_grad_(False)
-        self.validation = validation
-        if validation is not None:
-            self.add_callback(validation)
 
     @torch.no_grad()
     def _reference_logits(self, model: Any, inputs: dict[str, Any]) -> Tensor:
@@ -100,23 +104,34 @@ class DNPOTrainer(StageTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The recipe's preference loss, plus `kl_weight` times the mean reverse KL over answer tokens, plus
-        `sft_weight` times the chosen answers' cross-entropy a token."""
-        inputs = dict(inputs)
+        """The recipe's preference loss, plus `kl_weight` times the mean reverse KL, plus `sft_weight` times the chosen
+        answers' cross-entropy a token."""
+        inputs = self._drawn(model, inputs["samples"]) if "samples" in inputs else dict(inputs)
         for name in ("map_targets", "fact_targets"):
             inputs.pop(name)
         kinds: list[str] = inputs.pop("kinds", [])
         stored: Tensor | None = inputs.pop("reference_log_probs", None)
         labels, answer_of, row_of = (inputs.pop(name) for name in ("labels", "answer_of", "row_of"))
+        count = len(row_of)
         output = model(**inputs)
-        divergence: Tensor | None = None
-        policy = answer_log_probs(output.logits, labels, answer_of, len(row_of))
+        policy = answer_log_probs(output.logits, labels, answer_of, count)
+        lengths = torch.bincount(answer_of, minlength=count)
+        logits: Tensor | None = None
         if stored is None:
             logits = self._reference_logits(model, inputs)
-            stored = answer_log_probs(logits, labels, answer_of, len(row_of))
+            stored = answer_log_probs(logits, labels, answer_of, count)
+        divergence, token_kl = None, None
+        if logits is not None and self.recipe.kl_on == "samples":
+            drawn = row_of != torch.cat([row_of[1:], row_of.new_tensor([-1])])  # the last answer of each row
+            at = drawn[answer_of]
+            own = (drawn.cumsum(0) - 1)[answer_of[at]]
+            divergence = sampled_kl(output.logits[at], logits[at], labels[at], own, int(drawn.sum()))
+            token_kl = divergence.detach().sum() / at.sum()
+            policy, stored, lengths, row_of = (value[~drawn] for value in (policy, stored, lengths, row_of))
+        elif logits is not None:
             divergence = reverse_kl(output.logits, logits)
+            token_kl = divergence.mean()
         ratio = policy - stored
-        lengths = torch.bincount(answer_of, minlength=len(row_of))
         preference = loss = preference_loss(self.recipe, ratio, lengths, row_of)
         if divergence is not None:
             loss = loss + self.recipe.kl_weight * divergence.mean()
@@ -125,15 +140,32 @@ class DNPOTrainer(StageTrainer):
             first = chosen.unique()
             loss = loss - self.recipe.sft_weight * policy[first].sum() / lengths[first].sum()
         with torch.no_grad():
-            self._note_health(preference, divergence, policy, ratio, lengths, chosen, rejected, kinds)
+            self._note_health(preference, policy, ratio, lengths, chosen, rejected, kinds)
+            if token_kl is not None:
+                self.note(reverse_kl=token_kl)
             if (self.state.global_step + 1) % self.recipe.log_steps == 0:  # a pass over the vocabulary: not every time
                 self.note(entropy=entropy(output.logits).mean())
         return (loss, output) if return_outputs else loss
 
+    def _drawn(self, model: Any, samples: Sequence[Sample]) -> dict[str, Any]:
+        """The packed batch, with one answer of the policy's own as the last of each row.
+
+        Seeds come from torch's generator, whose state a checkpoint holds: a run that goes on draws the same.
+        """
+        assert self.packing is not None
+        processor = self.packing.processor
+        questions = [(sample.images, sample.prompt) for sample in samples]
+        seeds = torch.randint(2**31, (len(samples),)).tolist()
+        with evaluating(self.accelerator.unwrap_model(model)) as plain, self.accelerator.autocast():
+            tokens = sample_tokens(plain, processor, questions, seeds, 1, 1.0, 1.0, self.recipe.max_new_tokens)
+        end = processor.tokenizer.eos_token_id
+        rows = [row[: row.index(end) + 1] if end in row else row for row in tokens.tolist()]
+        packed = self.packing([replace(sample, drawn=row) for sample, row in zip(samples, rows, strict=True)])
+        return dict(self._prepare_inputs(packed))
+
     def _note_health(
         self,
         preference: Tensor,
-        divergence: Tensor | None,
         policy: Tensor,
         ratio: Tensor,
         lengths: Tensor,
@@ -152,18 +184,14 @@ class DNPOTrainer(StageTrainer):
             log_prob_chosen=mean[chosen.unique()].mean(),
             log_prob_rejected=mean[rejected].mean(),
         )
-        if divergence is not None:
-            self.note(reverse_kl=divergence.mean())
         for kind in dict.fromkeys(kinds):
             own = torch.tensor([other == kind for other in kinds], device=right.device)
             self.note(**{f"accuracy_{kind}": right[own].mean()})
 
-    def finish(self) -> None:
-        """The best evaluation's weights, where there were evaluations; and the picture of the run."""
-        if self.validation is not None:
-            self.validation.restore_best(self.accelerator.unwrap_model(self.model))
-        if self.is_world_process_zero():
-            plot_health(self.recipe.out)
+
+def unpacked(samples: Sequence[Sample]) -> dict[str, Sequence[Sample]]:
+    """A batch that is packed by the trainer, once the policy has answered."""
+    return {"samples": samples}
 
 
 class PreferenceDataset(PairDataset):
@@ -209,7 +237,7 @@ def train_dnpo(recipe: DNPORecipe) -> Path:
     if claim_output(recipe):
         return recipe.out / "model"
     dataset = dnpo_dataset(recipe)
-    held_out = validation_records(recipe) if recipe.validation else []
+    held_out = validation_records(recipe)
     set_seed(recipe.seed)  # fresh difference weights and adapters are drawn from it
     checkpoint = resolve_checkpoint(recipe.model)
     processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
@@ -218,7 +246,11 @@ def train_dnpo(recipe: DNPORecipe) -> Path:
     collator = collator_of(recipe, processor)
     check_lengths(dataset, collator)
     validation = Validation(recipe, held_out, processor) if held_out else None
-    trainer = DNPOTrainer(recipe, model, processor, dataset, collator, reference=reference, validation=validation)
+    drawing = recipe.kl_on == "samples"
+    trainer = DNPOTrainer(
+        recipe, model, processor, dataset, unpacked if drawing else collator, validation,
+        reference=reference, packing=collator if drawing else None,
+    )  # fmt: skip
     if stores_reference(recipe):
         with trainer.accelerator.main_process_first():
             dataset.reference = stored_reference(recipe, checkpoint, model, dataset, collator, trainer.args.device)

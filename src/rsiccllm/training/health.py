@@ -1,4 +1,4 @@
-"""One picture of how a preference run went: `health.png`."""
+"""One picture of how a run went: `health.png`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from rsiccllm.files import atomic_write
 from rsiccllm.training.validation import read_evaluations
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("loss", ("loss", "answer_loss", "map_loss", "fact_loss", "preference_loss")),
     ("reward (beta x log-ratio)", ("reward_chosen", "reward_rejected", "margin")),
     ("share of rejected under the chosen, by kind", ("accuracy_",)),
     ("nats a token", ("reverse_kl", "entropy")),
     ("log-probability a token", ("log_prob_chosen", "log_prob_rejected")),
 )
 VALIDATION: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("validation, x 100", ("score", "fact_f1", "hallucination", "misses", "cut")),
+    ("validation, x 100", ("similarity", "fact_f1", "hallucination", "misses", "cut")),
     ("validation, tokens an answer", ("length",)),
     ("validation, nats a token", ("log_prob", "entropy")),
 )
@@ -30,9 +31,9 @@ def plot_health(out: Path) -> Path:
     path = out / "log.jsonl"
     log = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     evaluations = read_evaluations(out)
-    panels = [(title, names, log) for title, names in PANELS]
-    panels += [(title, names, evaluations) for title, names in VALIDATION if evaluations]
-    rows = -(-len(panels) // 2)
+    panels = [(title, names, log) for title, names in PANELS if _names(log, names)]
+    panels += [(title, names, evaluations) for title, names in VALIDATION if _names(evaluations, names)]
+    rows = max(1, -(-len(panels) // 2))
     drawn = Figure(figsize=(10, 2.6 * rows), layout="constrained")
     for place, (title, wanted, entries) in enumerate(panels, start=1):
         axes = drawn.add_subplot(rows, 2, place)
@@ -42,8 +43,7 @@ def plot_health(out: Path) -> Path:
         axes.set_title(title, loc="left", fontsize=10)
         axes.set_xlabel("update")
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8)
     with atomic_write(out / "health.png", "wb") as handle:
         drawn.savefig(handle, format="png", dpi=110)
     return out / "health.png"

@@ -71,6 +71,23 @@ def reverse_kl(policy: Tensor, reference: Tensor, chunk: int = 4096) -> Tensor:
     return torch.cat(parts)
 
 
+def sampled_kl(policy: Tensor, reference: Tensor, labels: Tensor, answer_of: Tensor, answers: int) -> Tensor:
+    """D_KL(pi_theta || pi_ref) of whole answers, estimated on answers drawn from the policy itself.
+
+    policy, reference: [tokens, vocab] logits at the prefixes of these answers. labels, answer_of: [tokens], an answer's
+    tokens in order. Returns [answers] in nats: the sum of `reverse_kl` over an answer's prefixes. Its mean over draws
+    is the divergence (Amini et al. 2025, arXiv 2504.10637), and its gradient's mean that of the
+    divergence: a token also chooses the prefixes after it, so it is credited, as in REINFORCE, with what comes then.
+    """
+    token = reverse_kl(policy, reference)
+    log_prob = -cross_entropy(policy.float(), labels, reduction="none")
+    value = token.detach().double()
+    whole = torch.zeros(answers, dtype=value.dtype, device=value.device).index_add(0, answer_of, value)
+    so_far = value.cumsum(0) - (whole.cumsum(0) - whole)[answer_of]  # within each answer, this token counted
+    credit = log_prob * (whole[answer_of] - so_far).float()
+    return torch.zeros(answers, device=token.device).index_add(0, answer_of, token + credit - credit.detach())
+
+
 def entropy(logits: Tensor, chunk: int = 4096) -> Tensor:
     """Entropy of each next-token distribution in nats. logits: [tokens, vocab]. Returns [tokens] float32."""
     parts = []

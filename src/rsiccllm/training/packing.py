@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from rsiccllm.errors import InputError
-from rsiccllm.model.difference import MAP_STRIDE, fact_target
+from rsiccllm.model.difference import MAP_STRIDE, fact_cells, fact_target
 from rsiccllm.model.generate import left_padded
 from rsiccllm.model.processor import PairProcessor
 from rsiccllm.training.recipe import AnswerRecipe
@@ -33,10 +33,11 @@ MODEL_FIELDS = ("input_ids", "position_ids", "attention_mask", "mm_token_type_id
 class Sample:
     """What one row is made of. answers: with preferences, the first is the chosen one. mask: [height, width] bool.
 
+    objects: uint8 [2, height, width], what went and what came at each pixel of the mask (`masks`), or None.
     facts: the (object, direction) of every change, [] for none, or None where that is not known. history: the
     (question, answer) of earlier turns of a dialogue; they are part of the prompt, and nothing is learnt on them.
     kinds: with preferences, how each rejected answer was made. reference: with preferences, the log-probability of each
-    answer under the reference, where it is stored.
+    answer under the reference, where it is stored. drawn: tokens of an answer drawn from the model, packed as the last.
     """
 
     id: str
@@ -47,7 +48,9 @@ class Sample:
     facts: list[tuple[str, str]] | None = None
     history: list[tuple[str, str]] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
+    objects: np.ndarray | None = None
     reference: list[float] | None = None
+    drawn: list[int] = field(default_factory=list)
 
 
 def prompt_positions(mm_token_type_ids: Tensor, image_grid_thw: Tensor, merge: int) -> Tensor:
@@ -132,6 +135,15 @@ def _preference_fields(samples: Sequence[Sample]) -> dict[str, Any]:
     return fields
 
 
+def sample_fact_target(sample: Sample, grid: Tensor, processor: PairProcessor) -> Tensor | None:
+    """What the map should say of a sample: `fact_cells` where they are known, else `fact_target`, else None."""
+    if sample.objects is not None and sample.objects.any():
+        patch = processor.image_processor.patch_size
+        objects = torch.from_numpy(np.ascontiguousarray(sample.objects))
+        return fact_cells(objects, *(int(side) * patch // MAP_STRIDE for side in grid[1:]))
+    return None if sample.facts is None else fact_target(sample.facts)
+
+
 @dataclass
 class PackingCollator:
     """Turns samples into one packed batch.
@@ -161,7 +173,6 @@ class PackingCollator:
         rows = fill_rows([item["size"] for item in encoded], self.pack_tokens)
         in_order = [index for row in rows for index in row]
         pictures = [encoded[index]["prompt"] for index in in_order if "pixel_values" in encoded[index]["prompt"]]
-        facts = [None if item.facts is None else fact_target(item.facts) for item in samples]
         answers = [answer for item in encoded for answer in item["answers"]]
         return {
             **(self._cached(encoded) if self.share == "cache" else self._masked(encoded, rows)),
@@ -174,7 +185,7 @@ class PackingCollator:
             "answer_of": torch.tensor([at for at, answer in enumerate(answers) for _ in answer]),
             "row_of": torch.tensor([at for at, item in enumerate(encoded) for _ in item["answers"]]),
             "map_targets": [encoded[index]["target"] for index in in_order],
-            "fact_targets": [facts[index] for index in in_order],
+            "fact_targets": [encoded[index]["facts"] for index in in_order],
             **_preference_fields(samples),
         }
 
@@ -249,6 +260,7 @@ class PackingCollator:
         start = prompt_positions(types, grids, merge)
         after = int(start.max()) + 1
         answers = [self.processor.encode_answer(answer) for answer in sample.answers]
+        answers += [sample.drawn] if sample.drawn else []
         ids = [*prompt["input_ids"].tolist(), *(token for answer in answers for token in answer)]
         if len(ids) > self.max_tokens:
             raise InputError(
@@ -266,6 +278,7 @@ class PackingCollator:
             "positions": torch.cat([start, *positions], dim=1),
             "answers": answers,
             "target": target,
+            "facts": sample_fact_target(sample, grids[0], self.processor) if len(grids) else None,
         }
 
 

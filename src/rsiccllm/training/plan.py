@@ -88,7 +88,7 @@ class Plan:
 
 
 def plan(recipe: SFTRecipe | DNPORecipe, devices: int = 1) -> Plan:
-    """What a recipe will take on each of `devices` GPUs. Raises InputError as its training would, for model and data."""
+    """What a recipe will take on each of `devices` GPUs. Raises InputError as its training would."""
     checkpoint = resolve_checkpoint(recipe.model)
     model = empty_model(checkpoint, recipe.variant if isinstance(recipe, SFTRecipe) else None)
     freeze(model, recipe)

@@ -88,12 +88,19 @@ class Recipe(BaseModel):
 
 
 class DifferenceRecipe(Recipe):
-    """The change map of variant "ours" alone, before fine-tuning (training/difference.py). Fields as for SFTRecipe."""
+    """The change map of variant "ours" alone, before fine-tuning (training/difference.py). Fields as for SFTRecipe.
+
+    crop: learn from square parts of so many pixels of the processed image, a multiple of a token's side, most of them
+    on a change; None takes whole images. nuisance: how far light, colour, sharpness, texture and registration are
+    moved at random, each date on its own (training/nuisance.py); 0 leaves the images as they are.
+    """
 
     stage: Literal["difference"] = "difference"
     map_weight: float = Field(1.0, ge=0)
     fact_weight: float = Field(1.0, ge=0)
     train_vision: bool = False
+    crop: int | None = Field(None, ge=28)
+    nuisance: float = Field(0.0, ge=0, le=2)
 
 
 class AnswerRecipe(Recipe):
@@ -110,6 +117,13 @@ class AnswerRecipe(Recipe):
     pack_tokens: several pairs share a row up to so many tokens; None gives each a row of its own. share: how answers
     share their prompt (training/packing.py); "mask" for sdpa, "cache" for kernels that take no mask of one's own.
     attention: the kernel; flash_attention_2 needs a CUDA GPU, bf16 and share: cache.
+    validation: a folder that `rsici build` wrote. With it, before the first update and every eval_steps, answers of at
+    most max_new_tokens to validation_pairs pairs of its validation_split (task validation_task) are generated and
+    scored, and the finished model is that of the best evaluation, by best_by: similarity of key words to the nearest
+    reference, fact_f1 of objects and directions, or log_prob of the references. Never a test split, nor what is
+    trained on.
+    patience: training stops where so many evaluations one after another were no better than the best before them, or
+    where the log-probability of the references fell at each; None never stops.
     """
 
     train_language: bool = True
@@ -124,14 +138,24 @@ class AnswerRecipe(Recipe):
     pack_tokens: int | None = Field(None, ge=16)
     share: Literal["mask", "cache"] = "mask"
     attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
+    validation: Path | None = None
+    validation_split: str = "val"
+    validation_task: str = "caption"
+    validation_pairs: int = Field(100, ge=1)
+    eval_steps: int = Field(50, ge=1)
+    best_by: Literal["similarity", "fact_f1", "log_prob"] = "similarity"
+    patience: int | None = Field(3, ge=1)
+    max_new_tokens: int = Field(64, ge=1)
 
     @model_validator(mode="after")
     def _adapters(self) -> AnswerRecipe:
         for name in ("use_dora", "load_in_4bit"):
             if getattr(self, name) and self.lora_rank is None:
                 raise ValueError(f"{name}=true needs adapters: set lora_rank")
-        if self.fsdp and (self.ema or self.load_in_4bit or getattr(self, "validation", None)):
+        if self.fsdp and (self.ema or self.load_in_4bit or self.validation):
             raise ValueError("fsdp: goes with neither ema, load_in_4bit nor validation")
+        if self.ema and self.validation:
+            raise ValueError("ema: goes without validation, whose best weights are what a run leaves behind")
         if self.lora_rank is not None and not self.train_language:
             raise ValueError(
                 "lora_rank: adapters are on the language model, which train_language=false leaves as it is"
@@ -144,6 +168,16 @@ class AnswerRecipe(Recipe):
             raise ValueError(
                 "share=cache: keeps keys and values a prompt; unset gradient_checkpointing and pack_tokens"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _validation_is_held_out(self) -> AnswerRecipe:
+        if "test" in self.validation_split.lower():
+            raise ValueError(
+                f"validation_split={self.validation_split}: a model chosen on a test split has no test left"
+            )
+        if self.validation is not None and self.validation_split == self.split:
+            raise ValueError(f"validation_split={self.validation_split} is the split that is trained on")
         return self
 
 
@@ -169,35 +203,30 @@ class DNPORecipe(AnswerRecipe):
     softmax: all rejected of a pair at once (S-DPO). positive: DPO-Positive. anchored: DPO and mDPO's anchored term.
     length-normalised: DPO over mean log-probabilities a token. ours: softmax and the anchored term. To each is added
     `kl_weight` times the reverse KL to the reference; kl_weight is the paper's lambda, which it leaves open.
+    kl_on: answers, nats a token on the prefixes of the chosen and rejected; samples, nats an answer, on one that the
+    current policy gives at each update to each pair (at most max_new_tokens), which costs its generation.
     beta: DPO's temperature. positive_weight: lambda of DPO-Positive. anchor_margin: delta of the anchored term.
     sft_weight: weight of the chosen answer's cross-entropy a token (0 is the paper's loss).
     max_rejected: negatives a pair. With kl_weight 0 the reference's log-probabilities are computed once and kept in
     `reference`, a file, by default in out; stored_reference false computes them anew with every batch.
-    validation: a folder that `rsici build` wrote; every eval_steps updates, and before the first, answers to
-    validation_pairs pairs of its validation_split are generated and scored, and the finished model is the best of them.
-    patience: training stops when the score, or the log-probability of the references, has fallen at so many evaluations
-    one after another; None never stops. max_new_tokens: of those answers.
     """
 
     stage: Literal["dnpo"] = "dnpo"
     variant: PreferenceLoss = "paper"
     beta: float = Field(0.1, gt=0)
     kl_weight: float = Field(0.1, ge=0)
+    kl_on: Literal["answers", "samples"] = "answers"
     sft_weight: float = Field(0.0, ge=0)
     positive_weight: float = Field(50.0, ge=0)
     anchor_margin: float = 0.0
     max_rejected: int = Field(3, ge=1)
     stored_reference: bool = True
     reference: Path | None = None
-    validation: Path | None = None
-    validation_split: str = "val"
-    validation_pairs: int = Field(100, ge=1)
-    eval_steps: int = Field(50, ge=1)
-    patience: int | None = Field(3, ge=1)
-    max_new_tokens: int = Field(64, ge=1)
 
     @model_validator(mode="after")
     def _reference_is_used(self) -> DNPORecipe:
+        if self.kl_on == "samples" and self.kl_weight == 0:
+            raise ValueError("kl_on=samples: answers would be drawn for a divergence of weight kl_weight=0")
         if self.reference is not None and (self.kl_weight > 0 or not self.stored_reference):
             raise ValueError(
                 "reference: stored log-probabilities serve kl_weight=0 and stored_reference=true alone; the reverse KL "

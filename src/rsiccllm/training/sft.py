@@ -21,6 +21,7 @@ from rsiccllm.training.trainer import (
     load_to_train,
     train_and_save,
 )
+from rsiccllm.training.validation import Validation, validation_records
 from rsiccllm.training.views import Views
 
 
@@ -73,11 +74,14 @@ def train_sft(recipe: SFTRecipe) -> Path:
     if claim_output(recipe):
         return recipe.out / "model"
     dataset = sft_dataset(recipe)
+    held_out = validation_records(recipe)
     set_seed(recipe.seed)  # fresh difference weights and adapters are drawn from it
     checkpoint = resolve_checkpoint(recipe.model)
     processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
     model = load_to_train(checkpoint, recipe, recipe.variant)
     collator = collator_of(recipe, processor)
     check_lengths(dataset, collator)
-    trainer = SFTTrainer(recipe, model, processor, Views(dataset, swapped=False) if recipe.turns else dataset, collator)
+    shown = Views(dataset, swapped=False) if recipe.turns else dataset
+    validation = Validation(recipe, held_out, processor) if held_out else None
+    trainer = SFTTrainer(recipe, model, processor, shown, collator, validation)
     return train_and_save(trainer, processor)

@@ -32,8 +32,10 @@ from rsiccllm.model.vlm import load_model
 from rsiccllm.training.bar import TrainingBar
 from rsiccllm.training.ema import Ema
 from rsiccllm.training.features import FeatureCache
+from rsiccllm.training.health import plot_health
 from rsiccllm.training.mix import MixSampler
 from rsiccllm.training.recipe import AnswerRecipe, Recipe
+from rsiccllm.training.validation import Validation
 
 WHOLE = "whole.json"
 NOTE = "recipe.json"
@@ -69,23 +71,39 @@ class _LogLines(TrainerCallback):
 
 
 class StageTrainer(Trainer):
-    """A Trainer set up by a recipe, which logs the parts of its loss beside it."""
+    """A Trainer set up by a recipe, which logs the parts of its loss beside it.
+
+    validation: answers generated on the way; the best evaluation's weights are what the stage leaves behind.
+    """
 
     def __init__(
-        self, recipe: Recipe, model: Any, processor: PairProcessor, dataset: Dataset, collator: Any, **kwargs: Any
+        self,
+        recipe: Recipe,
+        model: Any,
+        processor: PairProcessor,
+        dataset: Dataset,
+        collator: Any,
+        validation: Validation | None = None,
+        **kwargs: Any,
     ) -> None:
         self.recipe = recipe
+        self.validation = validation
         self.ema = Ema(recipe.ema) if recipe.ema else None
         self.features: FeatureCache | None = None
         self.parts: dict[str, list[float]] = {}
         self.optimizer: torch.optim.Optimizer | None = None
         super().__init__(
             model=model,
-            args=training_arguments(recipe, len(getattr(dataset, "views", [None]))),
+            args=training_arguments(recipe, getattr(dataset, "times", 1)),
             train_dataset=dataset,
             data_collator=collator,
             processing_class=processor,
-            callbacks=[_LogLines(recipe.out / "log.jsonl"), *([self.ema] if self.ema else []), _MarkWhole()],
+            callbacks=[
+                _LogLines(recipe.out / "log.jsonl"),
+                *([self.ema] if self.ema else []),
+                _MarkWhole(),
+                *([validation] if validation else []),
+            ],
             **kwargs,
         )
         self.remove_callback(PrinterCallback)  # TrainingBar shows the same without filling standard output
@@ -147,7 +165,11 @@ class StageTrainer(Trainer):
             super()._save_checkpoint(*args, **kwargs)
 
     def finish(self) -> None:
-        """What a stage does between the last update and the writing of its model."""
+        """Between the last update and the writing of the model: the best evaluation's weights, the run's picture."""
+        if self.validation is not None:
+            self.validation.restore_best(self.accelerator.unwrap_model(self.model))
+        if self.is_world_process_zero():
+            plot_health(self.recipe.out)
 
     def note(self, **parts: torch.Tensor) -> None:
         """Remember parts of the loss until the next log line, where their means appear."""

@@ -1,6 +1,6 @@
-"""Answers to held-out pairs while a model is trained by preferences: their scores, and when to stop.
+"""Answers to held-out pairs while a model is trained: their scores, the best weights kept, and when to stop.
 
-Preference losses can go on falling while the model gets worse. What it says of pairs that it does not learn from tells.
+A loss can go on falling while the model gets worse; what it says of pairs that it does not learn from tells.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from statistics import mean
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rsiccllm.errors import InputError
 from rsiccllm.facts import parse
 from rsiccllm.files import atomic_write, inside
 from rsiccllm.keywords import similarity
@@ -26,24 +28,35 @@ from rsiccllm.records import INSTRUCTIONS, Instruction
 from rsiccllm.training.data import load_records
 from rsiccllm.training.losses import answer_log_probs
 from rsiccllm.training.packing import MODEL_FIELDS, Sample, collator_of
-from rsiccllm.training.recipe import DNPORecipe
+from rsiccllm.training.recipe import AnswerRecipe
 
 EVALUATIONS = "validation.jsonl"
-BEST = "best.safetensors"
 
 
-def validation_records(recipe: DNPORecipe) -> list[Instruction]:
-    """`validation_pairs` captioning tasks, spread evenly over the split. Raises InputError where there are none."""
-    assert recipe.validation is not None
-    every = load_records(recipe.validation, INSTRUCTIONS, Instruction, recipe.validation_split)
+def validation_records(recipe: AnswerRecipe) -> list[Instruction]:
+    """`validation_pairs` records of the recipe's task, spread evenly over its split; [] where it has no validation.
+
+    Raises InputError where there is none, and where none says of a change while `fact_f1` is to choose.
+    """
+    if recipe.validation is None:
+        return []
+    split, task = recipe.validation_split, recipe.validation_task
+    loaded = load_records(recipe.validation, INSTRUCTIONS, Instruction, split)
+    every = [record for record in loaded if record.task == task and not record.history]
+    if not every:
+        tasks = ", ".join(sorted({record.task for record in loaded}))
+        raise InputError(f"{recipe.validation / INSTRUCTIONS}: no task '{task}' in split '{split}' (there: {tasks})")
     count = min(recipe.validation_pairs, len(every))
-    return [every[at * len(every) // count] for at in range(count)]
+    records = [every[at * len(every) // count] for at in range(count)]
+    if recipe.best_by == "fact_f1" and not any(parse(text).facts for record in records for text in record.answers):
+        raise InputError(f"best_by=fact_f1: none of the {count} pairs of split '{split}' states a fact to score by")
+    return records
 
 
 def score_answers(answers: Sequence[Answer], records: Sequence[Instruction]) -> dict[str, float]:
     """Scores of generated answers, x 100 but for length and entropy.
 
-    score: key-word similarity to the nearest reference, mean. fact_f1: of the (object, direction) they state, against
+    similarity: of key words to the nearest reference, mean. fact_f1: of the (object, direction) they state, against
     the union of the references', over changed pairs. hallucination: share of unchanged pairs said to have changed.
     misses: share of changed pairs not said to have. cut: share not ended at the limit. length: tokens. entropy: nats a
     token. What there is no pair to count on is left out.
@@ -62,7 +75,8 @@ def score_answers(answers: Sequence[Answer], records: Sequence[Instruction]) -> 
     on_changed = [item.changed for item, is_changed in zip(said, changed, strict=True) if is_changed]
     on_unchanged = [item.changed for item, is_changed in zip(said, changed, strict=True) if not is_changed]
     found = {
-        "score": 100 * mean(similarity(a.text, record.answers) for a, record in zip(answers, records, strict=True)),
+        "similarity": 100
+        * mean(similarity(a.text, record.answers) for a, record in zip(answers, records, strict=True)),
         "cut": 100 * mean(not answer.ended for answer in answers),
         "length": mean(answer.tokens for answer in answers),
         "entropy": mean(answer.entropy for answer in answers),
@@ -81,72 +95,93 @@ def falling(values: Sequence[float], times: int) -> bool:
     return len(values) > times and all(a > b for a, b in zip(values[-times - 1 : -1], values[-times:], strict=True))
 
 
-class Validation(TrainerCallback):
-    """Generates and scores before the first update and every `eval_steps`, keeps the best weights, stops on collapse.
+def stalled(values: Sequence[float], times: int) -> bool:
+    """Whether none of the last `times` values is over the best of those before them."""
+    return len(values) > times and max(values[-times:]) <= max(values[:-times])
 
-    `out/validation.jsonl` holds one line an evaluation, `out/best.safetensors` the trained weights of the best.
+
+class Validation(TrainerCallback):
+    """Generates and scores before the first update and every `eval_steps`, keeps the best weights, stops in time.
+
+    `out/validation.jsonl` holds one line an evaluation, `out/best-STEP.safetensors` the trained weights of the best.
     """
 
-    def __init__(self, recipe: DNPORecipe, records: Sequence[Instruction], processor: PairProcessor) -> None:
-        assert recipe.validation is not None
+    def __init__(self, recipe: AnswerRecipe, records: Sequence[Instruction], processor: PairProcessor) -> None:
         self.recipe = recipe
         self.records = records
         self.processor = processor
         self.collator = collator_of(recipe, processor)
         self.history: list[dict[str, float]] = []
-        self.stopped: str | None = None
-
-    @property
-    def best(self) -> dict[str, float]:
-        """The evaluation with the highest score, the earliest of equal ones."""
-        return max(self.history, key=lambda entry: entry["score"])
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         """Take up what evaluations there are up to the update that training goes on from."""
         self.history = [entry for entry in read_evaluations(self.recipe.out) if entry["step"] <= state.global_step]
-        if not self.history and state.global_step == 0:
+        if not self.history:
             self._evaluate(model, state)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Evaluate where it is time, and stop where it falls."""
+        """Evaluate where it is time, and stop where it gets no better."""
         step = state.global_step
         if step % self.recipe.eval_steps and step != state.max_steps:
             return
-        if not self.history or self.history[-1]["step"] < step:
+        if self.history[-1]["step"] < step:
             self._evaluate(model, state)
         patience = self.recipe.patience
-        for name, told in (("score", "the score"), ("log_prob", "the references' log-probability")):
-            if patience and falling([entry[name] for entry in self.history], patience):
-                self.stopped = f"{told} has fallen at {patience} evaluations one after another"
-                control.should_training_stop = True
+        if patience is not None and (
+            stalled([entry[self.recipe.best_by] for entry in self.history], patience)
+            or falling([entry["log_prob"] for entry in self.history], patience)
+        ):
+            control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Drop all weights but the best: with a checkpoint written, training never goes back to before it."""
+        if state.is_world_process_zero:
+            best = self._best(self.history)
+            for entry in self.history:
+                if entry is not best:
+                    self._weights_of(entry).unlink(missing_ok=True)
+
+    def _best(self, history: Sequence[dict[str, float]]) -> dict[str, float]:
+        """The earliest of equal ones."""
+        return max(history, key=lambda entry: entry[self.recipe.best_by])
+
+    def _weights_of(self, entry: dict[str, float]) -> Path:
+        return self.recipe.out / f"best-{int(entry['step'])}.safetensors"
 
     def _evaluate(self, model: Any, state: TrainerState) -> None:
         """Every process does it, so that all stop together; the first one writes."""
-        with _evaluating(model) as plain:
+        with evaluating(model) as plain:
             found = {"step": float(state.global_step), **self._generate(plain), "log_prob": self._log_prob(plain)}
         self.history.append(found)
         if not state.is_world_process_zero:
             return
+        if self._best(self.history) is found:
+            weights = {name: w.detach().cpu().contiguous() for name, w in model.named_parameters() if w.requires_grad}
+            with atomic_write(self._weights_of(found), "wb") as handle:
+                handle.write(save(weights, metadata={"step": str(state.global_step)}))
         with atomic_write(self.recipe.out / EVALUATIONS) as handle:
             handle.writelines(json.dumps(entry) + "\n" for entry in self.history)
-        if self.best is found:
-            weights = {name: w.detach().cpu().contiguous() for name, w in model.named_parameters() if w.requires_grad}
-            with atomic_write(self.recipe.out / BEST, "wb") as handle:
-                handle.write(save(weights, metadata={"step": str(state.global_step)}))
 
     def restore_best(self, model: Any) -> None:
-        """Give the model the weights of the best evaluation."""
-        if self.history and (self.recipe.out / BEST).exists():
-            missing = model.load_state_dict(load_file(self.recipe.out / BEST), strict=False).unexpected_keys
-            assert not missing, missing
+        """Give the model the weights of the best evaluation. They are on disk also where nothing was left to train."""
+        best = self._best(read_evaluations(self.recipe.out))
+        try:
+            weights = load_file(self._weights_of(best))
+        except (OSError, SafetensorError) as error:
+            reason = str(error).splitlines()[0][:120]
+            raise InputError(
+                f"{self._weights_of(best)}: the best evaluation's weights cannot be read ({reason})"
+            ) from None
+        unknown = model.load_state_dict(weights, strict=False).unexpected_keys
+        assert not unknown, unknown
 
     def _samples(self) -> Iterator[list[tuple[Instruction, Sample]]]:
         root = self.recipe.validation
-        assert root is not None
+        assert root is not None  # there are no records without it
         for start in range(0, len(self.records), self.recipe.batch_size):
             batch = []
             for record in self.records[start : start + self.recipe.batch_size]:
@@ -175,8 +210,8 @@ class Validation(TrainerCallback):
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[Any]:
-    """The model beneath its adapters' wrapper, in evaluation mode, and no stale positions left behind."""
+def evaluating(model: Any) -> Iterator[Any]:
+    """The model beneath its adapters' wrapper, to generate with: in evaluation mode, no stale positions left behind."""
     training = model.training
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     model.eval()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from rsiccllm.pairs import OpenedPair
 from rsiccllm.training.data import PairDataset
 from rsiccllm.training.packing import Sample
-from rsiccllm.turning import TURNS, Turn, turn_caption, turn_pair
+from rsiccllm.turning import TURNS, Turn, turn_caption, turn_pair, turn_pixels
 
 OPPOSITE = {"appear": "disappear", "disappear": "appear"}
 
@@ -30,11 +31,13 @@ class View(NamedTuple):
         What a caption says of swapped dates is not known to be true, so then there are no answers.
         """
         before, after, mask = turn_pair(OpenedPair(sample.images[0], sample.images[1], sample.mask), self.turn)
+        objects = None if sample.objects is None else np.stack([turn_pixels(o, self.turn) for o in sample.objects])
         if not self.swapped:
             answers = [turn_caption(answer, self.turn) for answer in sample.answers]
-            return replace(sample, images=[before, after], answers=answers, mask=mask)
+            return replace(sample, images=[before, after], answers=answers, mask=mask, objects=objects)
+        objects = None if objects is None else objects[::-1]
         facts = None if sample.facts is None else [(thing, OPPOSITE[direction]) for thing, direction in sample.facts]
-        return replace(sample, images=[after, before], answers=[], mask=mask, facts=facts)
+        return replace(sample, images=[after, before], answers=[], mask=mask, objects=objects, facts=facts)
 
 
 class Views(Dataset):
@@ -51,6 +54,11 @@ class Views(Dataset):
     def seen(self) -> frozenset[str]:
         """As in PairDataset."""
         return self.pairs.seen
+
+    @property
+    def times(self) -> int:
+        """How many ways each pair is seen in."""
+        return len(self.views)
 
     @property
     def sizes(self) -> list[int]:

@@ -211,5 +211,6 @@ def _card(root: Path, ask: Ask, look: Look) -> Html:
     badges = [f"{ask.task}, attempt {ask.attempt + 1} of {MAX_ATTEMPTS}", prompt_name(ask)]
     head = element("div", element("h3", ask.pair.id), *(element("span", b, css="badge") for b in badges), css="head")
     figures = element("div", *(figure(item.image, item.words) for item in shown(root, ask, look)), css="figures")
-    rows = table(["message", "text"], [("system", system), ("user, after the images", user)])
+    told = [("system", system), ("user, after the images", element("div", user, css="text"))]
+    rows = table(["message", "text"], told)
     return element("section", head, figures, rows, css="card")

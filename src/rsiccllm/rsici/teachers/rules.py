@@ -36,6 +36,8 @@ NOUNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 PLAIN = {"building": ("building", "buildings"), "tree": ("trees", "trees"), "water": ("water", "water")}
 """Nouns where only a class is known: a building need be no house, and a class of trees is never one tree."""
 
+UNCOUNTED = {"grass", "bare land", "water"}
+
 WHERE: dict[str, tuple[str, ...]] = {
     "top_left": ("in the top left", "in the upper left corner", "at the top left"),
     "top": ("at the top", "in the upper part", "at the top of the scene"),
@@ -57,6 +59,12 @@ SAID: dict[tuple[str, str], tuple[str, ...]] = {
     ("appear", "rebuild"): ("{has} been rebuilt", "{has} been renovated"),
     ("disappear", "reduce"): ("{has} been reduced", "{has} shrunk"),
 }
+# The same of what nobody makes: trees are not enlarged, nor is a lake renovated.
+GREW: dict[tuple[str, str], tuple[str, ...]] = {
+    ("appear", "extend"): ("{has} spread", "{has} expanded"),
+    ("appear", "rebuild"): ("{has} changed", "{has} changed between the two dates"),
+    ("disappear", "reduce"): ("{has} shrunk", "{has} decreased"),
+}
 DAMAGED = ("{has} been damaged",)
 ALTERED = ("{has} changed", "{has} changed between the two dates")
 MADE = frozenset({"building", "road", "pool", "parking_lot", "playground"})
@@ -71,7 +79,7 @@ SAME = (
 SAME_LONG = (
     "Light and season may differ, but everything on the ground is in its place, in the first image as in the second.",
     "Nothing has been built and nothing has been removed, and what is seen at the first date is still there.",
-    "Roads, buildings and plants are where they were, from the top of the scene to the bottom.",
+    "Everything is where it was, from the top of the scene to the bottom and from the left to the right.",
 )
 SAME_SCOPE = (
     "No {one} has changed between the two images.",
@@ -80,7 +88,7 @@ SAME_SCOPE = (
     "There is no difference in the {more} of the two images.",
 )
 SAME_SCOPE_LONG = (
-    "No {one} was added and no {one} was removed, and every {one} of the first image is still there in the second.",
+    "No {one} was added and no {one} was removed, so that any {one} of the first image is still there in the second.",
     "Not one {one} has come or gone between the first date and the second, in any part of the scene.",
 )
 REST = ("The rest of the scene looks as it did before.", "Everything around looks as it did at the first date.")
@@ -169,7 +177,7 @@ class _Writer:
         clauses = []
         for item in self.prior.known:
             noun, many = _noun(item, plain=True)
-            clauses.append(self._verb(_verbs(item), many).format(noun if many or item.object in _MASS else f"a {noun}"))
+            clauses.append(self._verb(_verbs(item), many).format(noun if many or noun in UNCOUNTED else f"a {noun}"))
         return _sentence(_joined(list(dict.fromkeys(clauses)))) if clauses else ""
 
     def change(self) -> str:
@@ -212,6 +220,7 @@ class _Writer:
             return [f"The changed part is {largest}."]
         spread = {
             "clustered": "close together",
+            "grouped": "partly close together and partly apart",
             "scattered": "at some distance from each other",
             "throughout": "all over the scene",
         }[self.prior.spread]
@@ -222,7 +231,8 @@ class _Writer:
         found.append(f"The largest part is {largest}.")
         others = list(dict.fromkeys(r.place for r in regions[1 : LISTED + 1] if r.place != regions[0].place))
         if others and self.prior.known:
-            found.append(f"Other parts are {_joined([self._where(place) for place in others])}.")
+            who = "The other part is" if len(regions) == 2 else "Other parts are"
+            found.append(f"{who} {_joined([self._where(place) for place in others])}.")
         return found
 
     def _unchanged(self) -> str:
@@ -280,7 +290,7 @@ class _Writer:
     def _counted(self, item: Known, plain: bool) -> tuple[str, bool]:
         """The subject with its number, and whether it is a plural."""
         noun, many = _noun(item, plain)
-        if item.object in _MASS:
+        if noun in UNCOUNTED:
             return noun, False
         exact = next((name for name, bounds in RANGES.items() if bounds == (item.fewest, item.most)), None)
         if exact == "one":
@@ -294,10 +304,12 @@ class _Writer:
     def _places_of(self, item: Known) -> tuple[Place, ...]:
         if item.place:
             return (item.place,)
-        regions = [region for region in self.prior.regions if item in _without_place(region.known, item)]
+        regions = [region for region in self.prior.regions if any(_may_mean(known, item) for known in region.known)]
         if not regions and not self.prior.complete and len(self.prior.known) == 1:
             regions = list(self.prior.regions)
-        return tuple(dict.fromkeys(region.place for region in regions))[:LISTED]
+        places = tuple(dict.fromkeys(region.place for region in regions))
+        # "A building has been built", says a caption over a mask of four parts: which of them is not known.
+        return places[:LISTED] if len(places) <= item.most else ()
 
     def _clause(self, part: _Part) -> str:
         text = self._verb(part.verbs, part.many).format(part.subject)
@@ -322,10 +334,9 @@ def _class_name(name: str) -> str:
     return PLAIN[name][1] if name in PLAIN else (more or one)[0]
 
 
-def _without_place(known: tuple[Known, ...], item: Known) -> list[Known]:
-    """`item` where one of `known` is the same change but for its place and number; else nothing."""
-    same = any((k.object, k.direction, k.verb) == (item.object, item.direction, item.verb) for k in known)
-    return [item] if same else []
+def _may_mean(known: Known, item: Known) -> bool:
+    """Whether a region's class is the known change, or leaves open what that says ("a building", built or removed)."""
+    return known.object == item.object and known.direction in {None, item.direction} and known.verb in {None, item.verb}
 
 
 def _noun(item: Known, plain: bool) -> tuple[str, bool]:
@@ -333,6 +344,8 @@ def _noun(item: Known, plain: bool) -> tuple[str, bool]:
     one, more = NOUNS[item.object]
     if item.object in _MASS:
         return one[0], False
+    if item.object == "water" and item.most == float("inf"):
+        return PLAIN["water"][0], False  # a lake, a river or a flood: only what was counted is a pond
     many = not (item.fewest == item.most == 1)
     if plain and item.object in PLAIN:
         return PLAIN[item.object][many], item.object == "tree" or (many and item.object != "water")
@@ -346,7 +359,7 @@ def _verbs(item: Known) -> tuple[str, ...]:
         return ALTERED
     if item.object == "building" and item.direction == "disappear" and item.verb == "reduce":
         return DAMAGED
-    special = SAID.get((item.direction, item.verb or ""))
+    special = (SAID if item.object in MADE else GREW).get((item.direction, item.verb or ""))
     if special:
         return special
     if item.direction == "disappear":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -194,6 +194,31 @@ def houses(site: Site) -> Event | None:
     return _with_trees(trees, [made[1]])
 
 
+def estate(site: Site) -> Event | None:
+    """A whole neighbourhood built on open ground or woods, often with its roads: what the LEVIR sets are full of."""
+    dice = site.dice
+    slots = [s for s in site.slots if s.center.min() > 14 and s.center.max() < WORLD - 14]
+    streets = [i for i in site.items if isinstance(i, Road) and not i.trail and i.when == "both"]
+    if len(slots) < 6 or not streets:
+        return None
+    new_roads = dice.chance(0.55)
+    number = dice.integer(6, len(slots))
+    first = dice.pick(slots)
+    near = sorted(slots, key=lambda s: float(((s.center - first.center) ** 2).sum()))
+    made = _houses_on(site, near[:number], "after", not new_roads)
+    if made is None:
+        return None
+    changes = [made[1]]
+    built: list[Item] = list(made[0])
+    if new_roads:
+        later: list[Item] = [replace(street, when="after") for street in streets]
+        site.items = [item for item in site.items if not any(item is street for street in streets)] + later
+        changes.insert(0, _change("road", "road", "appear", "build", later))
+        built += later
+        site.slots = []  # a house that stands at both dates would stand before its road
+    return _with_trees(_trees_over(site, built, "before", 0.5), changes)
+
+
 def large_building(site: Site) -> Event | None:
     """A large building, often with a parking lot, built or removed; where built, sometimes in place of trees."""
     dice = site.dice
@@ -365,11 +390,27 @@ Maker = Callable[[Site], Event | None]
 def change_site(site: Site) -> list[Event]:
     """Make one to three events. Falls back on simpler ones where there is no room, and never returns none."""
     weights: dict[str, list[tuple[Maker, float]]] = {
-        "suburb": [(houses, 9), (large_building, 1), (road, 1.5), (trees, 1.5), (pond, 0.5), (longer_road, 0.3)],
-        "desert": [(houses, 7), (large_building, 2), (road, 3), (parking_lot, 1), (longer_road, 1)],
+        "suburb": [
+            (houses, 7),
+            (estate, 5),
+            (large_building, 1),
+            (road, 1.5),
+            (trees, 1.5),
+            (pond, 0.5),
+            (longer_road, 0.3),
+        ],
+        "desert": [(houses, 5), (estate, 3), (large_building, 2), (road, 3), (parking_lot, 1), (longer_road, 1)],
         "commercial": [(large_building, 5), (parking_lot, 3), (longer_building, 2.5), (houses, 1), (trees, 1)],
-        "open": [(houses, 3), (large_building, 2), (road, 3.5), (trees, 2.5), (pond, 2), (longer_road, 1.5)],
-        "woods": [(houses, 2), (road, 4), (trees, 3.5), (large_building, 2), (pond, 1)],
+        "open": [
+            (houses, 3),
+            (estate, 2),
+            (large_building, 2),
+            (road, 3.5),
+            (trees, 2.5),
+            (pond, 2),
+            (longer_road, 1.5),
+        ],
+        "woods": [(houses, 2), (estate, 2), (road, 4), (trees, 3.5), (large_building, 2), (pond, 1)],
         "farm": [(houses, 2), (large_building, 2), (road, 3), (pond, 1.5), (longer_road, 1), (trees, 1.5)],
     }
     wanted = site.dice.weigh([(1, 0.68), (2, 0.32)])

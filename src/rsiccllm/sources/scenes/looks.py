@@ -25,6 +25,7 @@ class Look:
     blur: float  # sigma in pixels of a 256 px image
     noise: float  # sigma in grey levels
     shift: tuple[float, float]  # world units
+    water: int  # which of the colours of water: mud and algae come and go, which is no change of the ground
     grain: tuple[int, int]  # where in the noise bank the sensor noise is taken
 
 
@@ -43,6 +44,8 @@ def draw_looks(dice: Dice, easy: bool) -> tuple[Look, Look]:
     if easy:
         # milder: both dates move towards the first one's season and light, and there is hardly a shift
         second = _between(first, second, 0.45)
+    elif dice.chance(0.5):
+        second = replace(second, water=first.water)
     reach = 0.7 if easy else 2.2
     shift = (dice.uniform(-reach, reach), dice.uniform(-reach, reach))
     return first, replace(second, shift=shift)
@@ -93,6 +96,7 @@ def _look(
         blur=dice.uniform(0.6, 0.95) if dice.chance(0.2) else dice.uniform(0.2, 0.5),
         noise=dice.uniform(1.0, 3.5),
         shift=(0.0, 0.0),
+        water=dice.integer(0, 5),
         grain=(dice.integer(0, 1023), dice.integer(0, 1023)),
     )
 
@@ -118,5 +122,6 @@ def _between(a: Look, b: Look, share: float) -> Look:
         blur=mix(a.blur, b.blur),
         noise=b.noise,
         shift=b.shift,
+        water=a.water,
         grain=b.grain,
     )

@@ -191,7 +191,8 @@ class Painter:
         if not ponds:
             return
         tint = self.dice_of("water")
-        deep = tint.pick(WATERS)
+        deep = WATERS[look.water]
+        bank = "bare" if tint.chance(0.5) else "dry"
         spread = np.linspace(-12, 12, 256)[:, None]
         noise = self.cut("ripple")
         water = cv2.LUT(
@@ -201,7 +202,7 @@ class Painter:
         for pond in ponds:
             self.fill(canvas, pond.outline, 255)
         # the bank follows the outline, the water's edge is frayed by noise and lies a few metres inside
-        self._over(image, [p.outline for p in ponds], self.cover("bare" if tint.chance(0.5) else "dry", look))
+        self._over(image, [p.outline for p in ponds], self.cover(bank, look))
         width = max(3, int(15 * self.scale) | 1)
         inner = cv2.blur(canvas, (width, width)).astype(np.float32) + 0.9 * (self.cut("cloud").astype(np.float32) - 128)
         inner = np.minimum(inner, canvas)

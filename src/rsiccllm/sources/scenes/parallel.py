@@ -15,12 +15,12 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from rsiccllm.errors import InputError
 from rsiccllm.pairs import save_png
 from rsiccllm.sources.scenes.plan import plan_scene
+from rsiccllm.sources.scenes.raster import coded_mask
 from rsiccllm.sources.scenes.render import paint_scene
 
 MAX_PROCESSES = 8
@@ -43,11 +43,12 @@ class SceneFiles(NamedTuple):
 
 
 def write_scene(job: SceneFiles) -> None:
-    """Render one scene into its three files, each whole or not at all. The mask is 255 where something changed."""
-    before, after, mask = paint_scene(plan_scene(job.seed, job.scene, job.easy), job.size)
+    """Render one scene into its three files, each whole or not at all. The mask is coded (`masks`)."""
+    plan = plan_scene(job.seed, job.scene, job.easy)
+    before, after, _ = paint_scene(plan, job.size)
     save_png(Image.fromarray(before), job.before)
     save_png(Image.fromarray(after), job.after)
-    save_png(Image.fromarray((mask * 255).astype(np.uint8)), job.mask)
+    save_png(Image.fromarray(coded_mask(plan.items, plan.facts, job.size)), job.mask)
 
 
 def write_scenes(jobs: Sequence[SceneFiles], processes: int | None = None) -> Iterator[None]:

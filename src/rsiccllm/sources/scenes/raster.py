@@ -8,6 +8,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from rsiccllm.facts import Fact, Object
+from rsiccllm.masks import OBJECTS, encode
 from rsiccllm.sources.scenes.geometry import SHIFT, WORLD, fixed, rectangle
 from rsiccllm.sources.scenes.items import Building, Item, Lot, Patch, Road, Trees, Water, stands
 from rsiccllm.sources.scenes.textures import CROWNS, crown
@@ -79,6 +81,28 @@ def _labels(items: list[Item], date: Date, size: int) -> np.ndarray:
                 cover = crown(radius, shape, 0)[1]
                 stamp(canvas, row, column, np.full(cover.shape, label), cover)
     return canvas
+
+
+_OBJECTS: dict[int, Object] = {
+    1: "bareland", 2: "water", 3: "parking_lot", 4: "road", 5: "road", 6: "building", 7: "pool", 8: "tree", 9: "tree",
+}  # fmt: skip
+"""What the numbers of `_labels` under 100 are; a drive comes and goes with its building."""
+
+
+def coded_mask(items: Iterable[Item], facts: Iterable[Fact], size: int) -> np.ndarray:
+    """`change_mask`, and in it which object went and which came, of those that the facts name (`masks.encode`)."""
+    ordered, stated = in_order(items), {(fact.object, fact.direction) for fact in facts}
+    if not stated:
+        return np.zeros((size, size), np.uint8)
+    labels = [_labels(ordered, date, size) for date in ("before", "after")]
+    changed = labels[0] != labels[1]
+    objects = np.zeros((2, size, size), np.uint8)
+    for row, direction in enumerate(("disappear", "appear")):
+        for label in np.unique(labels[row][changed]).tolist():
+            what = "building" if label >= 100 else _OBJECTS.get(label)
+            if what is not None and (what, direction) in stated:
+                objects[row][labels[row] == label] = 1 + OBJECTS.index(what)
+    return encode(changed, objects)
 
 
 def change_mask(items: Iterable[Item], size: int) -> np.ndarray:

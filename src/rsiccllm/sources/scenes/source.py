@@ -76,6 +76,7 @@ class ScenesSource(Source):
             before=f"before/{name}.png",
             after=f"after/{name}.png",
             mask=f"mask/{name}.png",
+            coded_mask=True,
             changed=plan.changed,
             captions=captions(plan),
             description=description(plan),

@@ -241,7 +241,7 @@ def _long_where(change: Change) -> str:
         return WHERE[change.fact.place][0]
     if change.kind == "road":
         return "across the scene"
-    return "in the scene" if change.count == 1 else "in more than one part of the scene"
+    return "in the scene" if change.count == 1 else "in several parts of the scene"
 
 
 def _long_name(change: Change) -> tuple[str, bool]:

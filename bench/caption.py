@@ -1,0 +1,183 @@
+"""Captions a second of one model: a plain loop of generate, one pair at a time, and the captioner in batches; then our
+server and `transformers serve` under the same load of concurrent requests, with the times of single requests.
+
+    python bench/caption.py [--model MODEL] [--pairs 96] [--requests 128] [--flight 16]
+
+Each way is warmed first, and the loop and the batches take turns, the best of three rounds each. The answers of every
+way are compared with the loop's. `transformers serve` needs its own extra (fastapi, uvicorn); it is left out, in words,
+where it does not start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import torch
+from PIL import Image
+
+from rsiccllm import Captioner
+from rsiccllm.caption.captioner import LONGEST, model_name
+from rsiccllm.pairs import OpenedPair
+from rsiccllm.rsici.prompts import PROMPTS
+from rsiccllm.sources import open_source
+
+# `transformers serve` with our classes known to it, and our processor, which needs no video processor.
+PEER = (
+    "import sys, rsiccllm.model.vlm, rsiccllm.model.processor; from transformers.cli.transformers import main; "
+    "sys.argv = ['transformers', 'serve', *sys.argv[1:]]; main()"
+)
+
+
+@torch.inference_mode()
+def loop(captioner: Captioner, pairs: Sequence[OpenedPair]) -> list[str]:
+    """What a reader of transformers' documentation would write: processor, generate, decode, pair by pair."""
+    texts = []
+    for pair in pairs:
+        text = captioner.processor.prompt_text(PROMPTS["caption"], 2)
+        inputs = captioner.processor(text=[text], images=[[pair.before, pair.after]], return_tensors="pt")
+        output = captioner.model.generate(
+            **inputs.to(captioner.model.device), max_new_tokens=LONGEST["caption"], do_sample=False
+        )
+        new = output[:, inputs["input_ids"].shape[1] :]
+        texts.append(captioner.processor.batch_decode(new, skip_special_tokens=True)[0].strip())
+    return texts
+
+
+def uri(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "png")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def body(name: str, pair: OpenedPair) -> bytes:
+    """One request. Greedy, for the peer's default is to draw."""
+    content = [{"type": "image_url", "image_url": {"url": uri(image)}} for image in (pair.before, pair.after)]
+    message = {"role": "user", "content": [*content, {"type": "text", "text": PROMPTS["caption"]}]}
+    asked = {"model": name, "messages": [message], "max_tokens": LONGEST["caption"], "temperature": 0}
+    return json.dumps(asked).encode()
+
+
+def load(url: str, bodies: Sequence[bytes], requests: int, flight: int) -> tuple[float, list[float], list[str]]:
+    """(requests a second, seconds of each, texts) of `requests` requests, `flight` at a time."""
+    limits = httpx2.Limits(max_connections=flight)
+    with httpx2.Client(timeout=600, limits=limits, trust_env=False) as client, ThreadPoolExecutor(flight) as pool:
+
+        def one(number: int) -> tuple[float, str]:
+            begin = time.perf_counter()
+            answer = client.post(
+                f"{url}/v1/chat/completions", content=bodies[number % len(bodies)],
+                headers={"Content-Type": "application/json"},
+            )  # fmt: skip
+            answer.raise_for_status()
+            text = answer.json()["choices"][0]["message"]["content"]
+            return time.perf_counter() - begin, text.strip()
+
+        list(pool.map(one, range(flight)))  # warm
+        begin = time.perf_counter()
+        done = list(pool.map(one, range(requests)))
+        seconds = time.perf_counter() - begin
+    return requests / seconds, [took for took, _ in done], [text for _, text in done]
+
+
+def serving(command: Sequence[str], port: int, bodies: Sequence[bytes], requests: int, flight: int,
+            truth: Sequence[str], name: str) -> float | None:  # fmt: skip
+    """Start a server, put the load on it, print a line. None where it does not come up."""
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        end = time.monotonic() + 120
+        while True:
+            if server.poll() is not None:
+                assert server.stderr is not None
+                print(f"{name}: did not start ({(server.stderr.read().strip().splitlines() or ['no word'])[-1][:120]})")
+                return None
+            try:
+                if httpx2.get(f"{url}/health", timeout=2, trust_env=False).status_code < 500:
+                    break
+            except httpx2.HTTPError:
+                pass
+            if time.monotonic() > end:
+                print(f"{name}: did not answer within 120 s")
+                return None
+            time.sleep(0.2)
+        try:
+            rate, times, texts = load(url, bodies, requests, flight)
+        except httpx2.HTTPError as error:
+            print(f"{name}: {str(error).splitlines()[0][:150]}")
+            return None
+    finally:
+        server.kill()
+        server.wait()
+    times.sort()
+    same = sum(text == truth[number % len(truth)] for number, text in enumerate(texts))
+    p50, p95 = (times[int(share * (len(times) - 1))] for share in (0.5, 0.95))
+    print(f"{name:<32}{rate:>10.2f}/s   p50 {p50:.2f} s   p95 {p95:.2f} s   same as the loop's: {same}/{len(texts)}")
+    return rate
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port: int = held.getsockname()[1]
+        return port
+
+
+def main() -> None:
+    """Print a line a way and the two ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="default: the model in the box")
+    parser.add_argument("--data", default="scenes:400,seed=77,size=224", help="pairs to caption (its test split)")
+    parser.add_argument("--pairs", type=int, default=96)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--requests", type=int, default=128)
+    parser.add_argument("--flight", type=int, default=16)
+    parser.add_argument("--no-servers", action="store_true")
+    options = parser.parse_args()
+    name = str(Path(model_name(options.model)).resolve())
+    source = open_source(options.data)
+    pairs = [source.open(pair) for pair in source.select("test")[: options.pairs]]
+    captioner = Captioner.load(name)
+    print(f"{len(pairs)} pairs of {pairs[0].before.size[0]} px, {torch.get_num_threads()} threads, "
+          f"{captioner.model.device}, load of the machine {os.getloadavg()[0]:.1f}")  # fmt: skip
+    loop(captioner, pairs[:4])
+    list(captioner.caption_all(pairs[: options.batch], options.batch))
+    best = {"loop": 0.0, "batched": 0.0}
+    for _ in range(3):
+        begin = time.perf_counter()
+        truth = loop(captioner, pairs)
+        best["loop"] = max(best["loop"], len(pairs) / (time.perf_counter() - begin))
+        begin = time.perf_counter()
+        texts = [result.caption for result in captioner.caption_all(pairs, options.batch)]
+        best["batched"] = max(best["batched"], len(pairs) / (time.perf_counter() - begin))
+    same = sum(a == b for a, b in zip(truth, texts, strict=True))
+    print(f"{'plain loop of generate':<32}{best['loop']:>10.2f}/s")
+    print(f"{f'captioner, batches of {options.batch}':<32}{best['batched']:>10.2f}/s   "
+          f"{best['batched'] / best['loop']:.2f} times the loop   same captions: {same}/{len(pairs)}")  # fmt: skip
+    if options.no_servers:
+        return
+    ports = free_port(), free_port()
+    ours = serving(
+        [sys.executable, "-m", "rsiccllm.cli", "serve", "--model", name, "--name", "m", "--port", str(ports[0])],
+        ports[0], [body("m", pair) for pair in pairs], options.requests, options.flight, truth, "rsiccllm serve",
+    )  # fmt: skip
+    theirs = serving(
+        [sys.executable, "-c", PEER, name, "--port", str(ports[1]), "--host", "127.0.0.1", "--device", "cpu"],
+        ports[1], [body(name, pair) for pair in pairs], options.requests, options.flight, truth, "transformers serve",
+    )  # fmt: skip
+    if ours and theirs:
+        print(f"rsiccllm serve is {ours / theirs:.2f} times transformers serve at {options.flight} in flight")
+
+
+if __name__ == "__main__":
+    main()

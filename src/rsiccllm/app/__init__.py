@@ -1,0 +1,1 @@
+"""A page in the browser: drop two images, read what changed."""

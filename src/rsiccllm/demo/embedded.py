@@ -1,0 +1,69 @@
+"""The model that comes with the package: the demonstration's path on scenes as they are, for longer.
+
+    python -m rsiccllm.demo.embedded [--out runs/embedded]
+
+Stopped, it goes on where it was. Its last step writes `rsiccllm/embedded`, which `rsiccllm caption` uses by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+import transformers
+
+from rsiccllm.demo.base import new_model, train_base
+from rsiccllm.model.checkpoint import save_model
+from rsiccllm.model.processor import load_processor
+from rsiccllm.model.vlm import load_model
+from rsiccllm.rsici.build import BuildSettings, build_rsici
+from rsiccllm.rsici.tasks import TaskSettings
+from rsiccllm.training.difference import train_difference
+from rsiccllm.training.recipe import DifferenceRecipe, SFTRecipe
+from rsiccllm.training.sft import train_sft
+
+SIDE = 224
+"""Pixels a side that the model looks at: 8 x 8 visual tokens an image."""
+
+SCENES = "scenes:12000,seed=20,size=224"
+EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
+
+
+def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference: int = 6000, sft: int = 1600) -> Path:
+    """Render, train three stages of so many updates each, and return the finished model's folder."""
+    data, random = out / "rsici", out / "random"
+    build_rsici([scenes], data, settings=BuildSettings(TaskSettings(("caption",), phrasings=1)))
+    if not (random / "config.json").exists():
+        new_model(data, random, easy=False, max_side=SIDE)
+    train_base(random, data, out / "base", base, easy=False)
+    train_difference(
+        DifferenceRecipe(
+            model=str(out / "base"), data=data, out=out / "difference", max_steps=difference, batch_size=16,
+            learning_rate=2e-3, crop=112, nuisance=1.0, bf16=True, workers=1, log_steps=50, save_steps=200,
+        )
+    )  # fmt: skip
+    return train_sft(
+        SFTRecipe(
+            model=str(out / "difference"), data=data, out=out / "sft", max_steps=sft, batch_size=8, learning_rate=1e-3,
+            difference_learning_rate=1e-3, fact_weight=1.0, turns=True, train_vision=False, bf16=True, workers=1,
+            log_steps=20, save_steps=100,
+        )
+    )  # fmt: skip
+
+
+def embed(model: Path, folder: Path = EMBEDDED) -> None:
+    """Write a finished model in bfloat16, half the size, where the package looks for its own."""
+    save_model(load_model(str(model)).to(torch.bfloat16), load_processor(model), folder)
+
+
+def main() -> None:
+    """Train and embed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
+    transformers.logging.set_verbosity_error()
+    embed(train_embedded(parser.parse_args().out))
+
+
+if __name__ == "__main__":
+    main()

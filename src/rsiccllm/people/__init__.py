@@ -1,0 +1,1 @@
+"""Pages on this machine on which named people decide on items, one after another: reviews, ratings."""

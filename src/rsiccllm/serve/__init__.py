@@ -1,0 +1,1 @@
+"""A server: OpenAI's chat completions over two images."""

@@ -1,0 +1,153 @@
+"""The captioner on a tiny real model: every kind of image, lists, candidates, questions."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rsiccllm import Captioner
+from rsiccllm.caption import captioner as module
+from rsiccllm.caption.calibration import Calibration
+from rsiccllm.caption.result import Box, Caption, boxes_of
+from rsiccllm.errors import InputError
+from rsiccllm.model.processor import load_processor
+from rsiccllm.model.vlm import load_model
+
+
+@pytest.fixture(scope="module")
+def captioner(mapping_checkpoint: Path) -> Captioner:
+    return Captioner(load_model(mapping_checkpoint), load_processor(mapping_checkpoint), Calibration(1.0, 0.0))
+
+
+def pixels(seed: int, height: int = 56, width: int = 84) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, rsiccllm; assert 'torch' not in sys.modules; rsiccllm.Captioner; assert 'torch' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_kind_of_image_gives_the_same_answer(captioner: Captioner, tmp_path: Path) -> None:
+    first, second = pixels(0), pixels(1)
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path, values in zip(paths, (first, second), strict=True):
+        Image.fromarray(values).save(path)
+    expected = captioner.caption(paths[0], paths[1])
+    assert expected.caption not in ("", captioner.caption(paths[1], paths[0]).caption)  # it depends on the images
+    assert expected.change_map is not None
+    assert expected.change_map.shape == (56, 84)
+    assert 0 <= expected.change_map.min() <= expected.change_map.max() <= 1
+    forms = {
+        "str": [str(path) for path in paths],
+        "pil": [Image.fromarray(first), Image.fromarray(second)],
+        "numpy": [first, second],
+        "float": [first / 255, (second / 255).astype(np.float32)],
+        "torch": [torch.from_numpy(value).permute(2, 0, 1) for value in (first, second)],
+        "torch float": [torch.from_numpy(value).permute(2, 0, 1) / 255 for value in (first, second)],
+        "mixed": [paths[0], second],
+    }
+    for name, (before, after) in forms.items():
+        found = captioner.caption(before, after)
+        assert found.caption == expected.caption, name
+        assert found.probability == expected.probability, name
+        assert np.array_equal(found.change_map, expected.change_map), name
+
+
+def test_lists_are_answered_in_order_and_as_one_by_one(captioner: Captioner) -> None:
+    sizes = [(56, 84), (84, 56), (56, 56), (112, 56), (56, 84)]
+    before = [pixels(i, *size) for i, size in enumerate(sizes)]
+    after = [pixels(10 + i, *size) for i, size in enumerate(sizes)]
+    together = captioner.caption(before, after, batch_size=2)
+    assert len(together) == 5
+    for a, b, found in zip(before, after, together, strict=True):
+        alone = captioner.caption(a, b)
+        assert found.caption == alone.caption
+        assert found.probability == pytest.approx(alone.probability, abs=1e-5)
+        assert found.change_map is not None
+        assert found.change_map.shape == a.shape[:2]
+    assert captioner.caption([], []) == []
+
+
+def test_candidates_long_and_questions(captioner: Captioner) -> None:
+    before, after = pixels(0), pixels(1)
+    plain = captioner.caption(before, after)
+    assert plain.candidates == ()
+    several = captioner.caption(before, after, candidates=4, seed=3)
+    assert several.candidates[0] == several.caption == plain.caption
+    assert 1 <= len(several.candidates) <= 4
+    assert len(set(several.candidates)) == len(several.candidates)
+    assert captioner.caption(before, after, candidates=4, seed=3).candidates == several.candidates
+    asked = captioner.ask(before, after, "what changed here?")
+    assert asked.confidence is None  # captions are calibrated, answers are not
+    assert plain.confidence == pytest.approx(plain.probability)  # slope 1, intercept 0
+    assert captioner.caption(before, after, long=True).confidence is None
+    assert [a.caption for a in captioner.ask([before], [after], "what changed here?")] == [asked.caption]
+
+
+def test_what_cannot_be_used_is_one_clear_error(captioner: Captioner, tmp_path: Path) -> None:
+    good = pixels(0)
+    cases: list[tuple[object, object, str]] = [
+        (good, np.moveaxis(good, -1, 0), r"after: an array of shape \[3, 56, 84\], expected \[height, width, 3\]"),
+        (good, good.astype(np.float32), "after: floats from 0 to 255, expected 0 to 1"),
+        (good / 255 * np.nan, good, "before: floats from nan to nan"),
+        (good.astype(np.int64), good, "before: numbers of type int64"),
+        (torch.zeros(56, 84, 3), good, r"before: a tensor of shape \[56, 84, 3\]"),
+        (good[:20], good, "before: 84x20 pixels; expected at least 28"),
+        (good, pixels(1, 84, 84), "after: 84x84 pixels, but before has 84x56"),
+        (good, 7, "after: a int, expected a path"),
+        (tmp_path / "no.png", good, "no.png: no such file"),
+        ([good], good, "one is a list"),
+        ([good, good], [good], "lists of 2 and 1"),
+        ([good, good], [good, good[:30]], r"after\[1\]: 84x30"),
+    ]
+    for before, after, message in cases:
+        with pytest.raises(InputError, match=message):
+            captioner.caption(before, after)  # type: ignore[call-overload]
+    assert captioner.caption(good, pixels(1, 84, 84), resize=True).change_map.shape == (56, 84)  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="question: empty"):
+        captioner.ask(good, good, "  ")
+
+
+def test_no_embedded_model_is_an_error_that_says_how(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "EMBEDDED", tmp_path)
+    with pytest.raises(InputError, match="make embedded"):
+        Captioner.load()
+
+
+def test_load_reads_the_calibration_beside_the_weights(captioner: Captioner, tmp_path: Path) -> None:
+    from rsiccllm.model.checkpoint import save_model
+
+    save_model(captioner.model, captioner.processor, tmp_path / "m")
+    before, after = pixels(0), pixels(1)
+    assert Captioner.load(tmp_path / "m").caption(before, after).confidence is None
+    text = '{"schema": "rsiccllm.calibration.v1", "slope": 0, "intercept": -2.0}'
+    (tmp_path / "m" / "calibration.json").write_text(text, encoding="utf-8")
+    found = Captioner.load(tmp_path / "m").caption(before, after)
+    assert found.confidence == pytest.approx(1 / (1 + np.exp(2)))
+    assert found.uncertain
+    assert found.caption == captioner.caption(before, after).caption
+
+
+def test_boxes_facts_and_json() -> None:
+    seen = np.zeros((60, 80), np.float32)
+    seen[10:20, 5:25] = 0.8
+    seen[12, 6] = 0.9
+    seen[30:36, 40:46] = 0.5
+    seen[50:53, 50:53] = 1.0  # 9 pixels: a speck
+    assert boxes_of(seen) == [Box(5, 10, 25, 20, pytest.approx(0.9)), Box(40, 30, 46, 36, 0.5)]
+    found = Caption("two houses are built in the top left corner", 0.9, 0.4, seen)
+    assert [(fact.object, fact.direction, fact.place) for fact in found.facts] == [("building", "appear", "top_left")]
+    assert found.changed is True
+    shown = found.to_dict()
+    assert shown["boxes"][0] == [5, 10, 25, 20, 0.9]
+    assert shown["uncertain"] is True
+    assert shown["facts"][0]["quantity"] == "two"
+    assert Caption("the scene is the same as before", None).changed is False
+    assert Caption("x", None).boxes == []
