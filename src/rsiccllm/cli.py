@@ -363,6 +363,7 @@ def train_plan_command(
     recipe: RecipePath,
     overrides: Overrides = None,
     stage: Annotated[Literal["sft", "dnpo"], typer.Option(help="which stage the recipe is for")] = "sft",
+    devices: Annotated[int, typer.Option(min=1, help="GPUs that work together, as `torchrun` starts them")] = 1,
 ) -> None:
     """What a recipe will take, before anything is loaded.
 
@@ -370,7 +371,7 @@ def train_plan_command(
 
     \b
     Example:
-      rsiccllm train plan recipes/qwen2_5_vl_7b_lora_sft.yaml data=runs/levir
+      rsiccllm train plan recipes/qwen2_5_vl_7b_lora.yaml data=runs/levir
     """
     from rsiccllm.training.recipe import DNPORecipe, SFTRecipe, load_recipe
 
@@ -382,7 +383,7 @@ def train_plan_command(
     _quiet()
     from rsiccllm.training.plan import plan
 
-    Console().print(plan(settings))
+    Console().print(plan(settings, devices))
 
 
 @train_app.command("sft")

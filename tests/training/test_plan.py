@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,13 @@ from typer.testing import CliRunner
 
 from rsiccllm.cli import app
 from rsiccllm.errors import InputError
+from rsiccllm.model.processor import build_tiny_processor
+from rsiccllm.model.sizes import published_config
 from rsiccllm.model.vlm import load_model
 from rsiccllm.rsici.build import build_rsici
 from rsiccllm.rsicp.build import build_rsicp
 from rsiccllm.training.plan import BUSY, GPUS, plan
-from rsiccllm.training.recipe import DNPORecipe, SFTRecipe
+from rsiccllm.training.recipe import DNPORecipe, SFTRecipe, load_recipe
 from rsiccllm.training.trainer import load_to_train
 
 
@@ -78,6 +81,57 @@ def test_lora_takes_less_than_all_weights_and_dnpo_more_than_sft(
     assert preferences.memory["reference, a frozen copy"] == 4 * sum(e for e, _ in preferences.parameters.values())
     adapters = plan(DNPORecipe(data=data[1], lora_rank=4, bf16=True, **common))
     assert "reference, a frozen copy" not in adapters.memory
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The large bases without weights: their true configurations, with a small tokenizer."""
+    folders = {}
+    for size, patch in (("qwen2_5_vl_7b", 14), ("qwen3_vl_8b", 16)):
+        folders[size] = tmp_path_factory.mktemp(size)
+        build_tiny_processor(["a house is built"] * 4, 300, patch).save_pretrained(folders[size])
+        published_config(size).save_pretrained(folders[size])
+    return folders
+
+
+LARGE = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("qwen*.yaml"))
+
+
+@pytest.mark.parametrize("path", LARGE, ids=lambda path: path.stem)
+def test_recipes_of_large_models_fit_where_they_say(
+    published: dict[str, Path], data: tuple[Path, Path], path: Path
+) -> None:
+    size = next(name for name in published if path.stem.startswith(name))
+    if path.stem.endswith("dnpo"):
+        recipe = load_recipe(path, DNPORecipe, [f"model={published[size]}", f"data={data[1]}"])
+        found = plan(recipe)
+    else:
+        found = plan(load_recipe(path, SFTRecipe, [f"model={published[size]}", f"data={data[0]}"]),
+                     8 if "fsdp" in path.stem else 1)  # fmt: skip
+    base = sum(
+        every for part, (every, _) in found.parameters.items() if part not in {"LoRA adapters", "difference path"}
+    )
+    # As counted in the published checkpoints.
+    assert base == {"qwen2_5_vl_7b": 8_292_166_656, "qwen3_vl_8b": 8_767_123_696}[size]
+    said = re.search(r"(\d+) GB", path.read_text(encoding="utf-8").split("\n")[0])
+    if said:
+        assert found.total_memory < 0.9e9 * int(said[1])
+
+
+def test_what_fits_by_what_is_chosen(published: dict[str, Path], data: tuple[Path, Path], tmp_path: Path) -> None:
+    """By hand: NF4, activations computed again, weights over eight devices."""
+    common = {"model": str(published["qwen2_5_vl_7b"]), "data": data[0], "out": tmp_path / "o", "learning_rate": 1e-4}
+    light = {**common, "lora_rank": 4, "bf16": True, "train_vision": False}
+    plain, four = plan(SFTRecipe(**light)), plan(SFTRecipe(load_in_4bit=True, **light))
+    layers = plain.parameters["language model"][0]
+    assert plain.memory["weights"] - four.memory["weights"] == pytest.approx((2 - 0.516) * layers)
+    again = plan(SFTRecipe(gradient_checkpointing=True, **light))
+    assert again.memory["activations"] / plain.memory["activations"] == pytest.approx((2 * 28 + 34) / (34 * 28))
+    assert again.operations > plain.operations
+    whole, split = plan(SFTRecipe(**common)), plan(SFTRecipe(fsdp=True, **common), 8)
+    assert split.memory["AdamW"] == whole.memory["AdamW"] / 8
+    assert split.memory["activations"] == whole.memory["activations"]
+    assert (whole.steps, split.steps) == (4, 1)  # 32 rows, 8 a step on one, 64 on eight
 
 
 def test_the_command_prints_it_and_loads_no_weights(

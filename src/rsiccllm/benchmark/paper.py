@@ -96,7 +96,7 @@ class PaperTable(BaseModel):
     measure: Literal["scores", "throughput"] = "scores"
     train: str = "paper-train"
     base: str = "Qwen/Qwen2.5-VL-7B-Instruct"
-    sft: str = "../qwen2_5_vl_7b_lora_sft.yaml"
+    sft: str = "../qwen2_5_vl_7b_lora.yaml"
     dnpo: str = "../qwen2_5_vl_7b_lora_dnpo.yaml"
     batch_size: int = Field(8, ge=1)
     rows: list[PaperRow] = Field(min_length=1)

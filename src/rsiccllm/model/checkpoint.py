@@ -22,12 +22,12 @@ def load_config(name: str) -> Any:
         raise InputError(f"{name}: no model could be loaded ({' '.join(str(error).split())[:200]})") from None
 
 
-def save_model(model: Any, processor: Any, folder: Path) -> None:
-    """Write a checkpoint folder whole or not at all."""
+def save_model(model: Any, processor: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
+    """Write a checkpoint folder whole or not at all. weights: where they are not to be read from the model itself."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        model.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=weights)
         processor.save_pretrained(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)

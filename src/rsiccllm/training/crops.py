@@ -34,7 +34,7 @@ class Crops(Dataset):
 
     @property
     def sizes(self) -> list[int]:
-        """As in PairDataset."""
+        """As in Views."""
         return self.views.sizes
 
     @property

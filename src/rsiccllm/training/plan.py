@@ -43,9 +43,9 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """parameters: by part, (all, trained). tokens: of an update, by part. memory: bytes on one device, by part.
-
-    operations: floating-point operations of an update on one device. steps: updates in all. pairs: rows in all.
+    """parameters: by part, (all, trained). tokens: of an update on one device, by part. memory: bytes on one device, by
+    part. operations: floating-point operations of an update on one device. steps: updates in all. pairs: rows in all.
+    devices: GPUs that work together.
     """
 
     parameters: dict[str, tuple[int, int]]
@@ -54,6 +54,7 @@ class Plan:
     operations: float
     steps: int
     pairs: int
+    devices: int = 1
 
     @property
     def total_memory(self) -> float:
@@ -61,12 +62,14 @@ class Plan:
         return sum(self.memory.values())
 
     def hours(self, gpu: str) -> float:
-        """Of the whole run on one GPU of GPUS, at BUSY of its peak."""
+        """Of the whole run on `devices` GPUs of one kind of GPUS, at BUSY of their peak."""
         return self.steps * self.operations / (BUSY * GPUS[gpu][0]) / 3600
 
     def __rich__(self) -> Group:
         """Tables, for rich's Console.print."""
-        parts = Table("parameters", "all", "trained", title=f"{self.pairs:,} rows, {self.steps:,} updates")
+        parts = Table(
+            "parameters", "all", "trained", title=f"{self.pairs:,} rows, {self.steps:,} updates, {self.devices} GPU"
+        )
         for name, (every, trained) in self.parameters.items():
             parts.add_row(name, f"{every:,}", f"{trained:,}")
         every, trained = (sum(counts[i] for counts in self.parameters.values()) for i in (0, 1))
@@ -84,8 +87,8 @@ class Plan:
         return Group(parts, tokens, memory, time)
 
 
-def plan(recipe: SFTRecipe | DNPORecipe) -> Plan:
-    """What a recipe will take on one device. Raises InputError as its training would, for model and data."""
+def plan(recipe: SFTRecipe | DNPORecipe, devices: int = 1) -> Plan:
+    """What a recipe will take on each of `devices` GPUs. Raises InputError as its training would."""
     checkpoint = resolve_checkpoint(recipe.model)
     model = empty_model(checkpoint, recipe.variant if isinstance(recipe, SFTRecipe) else None)
     freeze(model, recipe)
@@ -97,17 +100,18 @@ def plan(recipe: SFTRecipe | DNPORecipe) -> Plan:
     rows = row_lengths(dataset, collator, range(0, len(dataset), step))
     images, asked, answers = (mean(row[part] for row in rows) for part in range(3))
     a_step = recipe.batch_size * recipe.accumulate
-    steps = recipe.max_steps or math.ceil(len(dataset) / a_step * recipe.epochs)
+    steps = recipe.max_steps or math.ceil(len(dataset) / (a_step * devices) * recipe.epochs)
     parameters = _parameters(model)
     widest = max(sum(row) for row in rows)
     return Plan(
         parameters=parameters,
         tokens={"images": a_step * images, "prompt": a_step * asked, "answers": a_step * answers,
                 "longest row": widest},
-        memory=_memory(parameters, config, recipe, widest, max(row[2] for row in rows)),
+        memory=_memory(parameters, config, recipe, widest, max(row[2] for row in rows), devices),
         operations=a_step * _operations(parameters, config, recipe, images, asked, answers),
         steps=steps,
         pairs=len(dataset),
+        devices=devices,
     )  # fmt: skip
 
 
@@ -133,11 +137,12 @@ def _parameters(model: Any) -> dict[str, tuple[int, int]]:
 
 
 def _memory(
-    parameters: dict[str, tuple[int, int]], config: Any, recipe: AnswerRecipe, row: int, answers: int
+    parameters: dict[str, tuple[int, int]], config: Any, recipe: AnswerRecipe, row: int, answers: int, devices: int
 ) -> dict[str, float]:
-    """Bytes by part. Weights that learn are float32 with a gradient and two moments; frozen ones as `load_to_train`
-    holds them. Activations of the language model by Korthikanti et al. 2022, equation 2, for attention that keeps no
-    scores: 34 * tokens * width bytes a layer in 16 bits, twice that in float32."""
+    """Bytes by part. Weights that learn are float32 with a gradient and two moments, split over the devices by FSDP;
+    frozen ones as `load_to_train` holds them, NF4 with its scales 0.516 bytes (Dettmers et al. 2023). Activations of
+    the language model by Korthikanti et al. 2022, equation 2, for attention that keeps no scores: 34 * tokens * width
+    bytes a layer in 16 bits, twice that in float32; computed again, 2 a layer and one layer's whole."""
     trained = sum(count for _, count in parameters.values())
     frozen = sum(every for every, _ in parameters.values()) - trained
     light = recipe.bf16 and recipe.lora_rank is not None
@@ -145,13 +150,17 @@ def _memory(
     size = 2 if recipe.bf16 else 4
     tokens = recipe.batch_size * row
     vocabulary = recipe.batch_size * answers * text.vocab_size
+    kept = 2 * text.num_hidden_layers + 34 if recipe.gradient_checkpointing else 34 * text.num_hidden_layers
+    rounded = parameters["language model"][0] if recipe.load_in_4bit else 0
+    split = devices if recipe.fsdp else 1
     copy = 4 * (trained + frozen) if isinstance(recipe, DNPORecipe) and needs_copy(recipe) else 0
     return {
-        "weights": 4.0 * trained + (2 if light else 4) * frozen,
-        "gradients": 4.0 * trained,
-        "AdamW": 8.0 * trained,
+        "weights": (4.0 * trained + (2 if light else 4) * (frozen - rounded) + 0.516 * rounded) / split,
+        "gradients": 4.0 * trained / split,
+        "AdamW": 8.0 * trained / split,
+        **({"average": 4.0 * trained} if recipe.ema else {}),
         **({"reference, a frozen copy": float(copy)} if copy else {}),
-        "activations": 17.0 * size * tokens * text.hidden_size * text.num_hidden_layers,
+        "activations": size / 2 * tokens * text.hidden_size * kept,
         # Logits, in float32 for the loss, and their gradient; DNPO holds the reference's too.
         "logits of answers": float((3 if isinstance(recipe, DNPORecipe) else 2) * 4 * vocabulary),
     }
@@ -167,7 +176,7 @@ def _operations(
 ) -> float:
     """Of one row: 2 a weight and token forward, 2 more back to the inputs, 2 more to weights that learn (Kaplan et al.
     2020); attention 4 * tokens^2 * width a layer forward, thrice that with the way back; the head on answers alone.
-    Under DNPO the reference's forward comes on top."""
+    Under DNPO the reference's forward comes on top, and where activations are not kept another of the policy."""
     text = config.text_config
     tokens = images + asked + answers
     language = parameters["language model"][0] + parameters.get("LoRA adapters", (0, 0))[0]
@@ -179,4 +188,5 @@ def _operations(
     back = (whole - 2) / 2 * forward
     seen = (6 if recipe.train_vision else 2) * vision * patches
     again = forward + 2 * vision * patches if isinstance(recipe, DNPORecipe) else 0
+    again += forward if recipe.gradient_checkpointing else 0
     return forward + back + seen + again

@@ -113,6 +113,7 @@ class AnswerRecipe(Recipe):
     all weights. use_dora: adapters that learn the length of each weight column apart (DoRA, Liu et al. 2024).
     load_in_4bit: the frozen language model under the adapters held in 4 bits (NF4; needs bitsandbytes); the adapters
     are merged into the 16-bit weights. gradient_checkpointing: activations computed again on the way back, not kept.
+    fsdp: weights, gradients and moments split over the GPUs of `torchrun` (fully_shard), where one cannot hold them.
     pack_tokens: several pairs share a row up to so many tokens; None gives each a row of its own. share: how answers
     share their prompt (training/packing.py); "mask" for sdpa, "cache" for kernels that take no mask of one's own.
     attention: the kernel; flash_attention_2 needs a CUDA GPU, bf16 and share: cache.
@@ -133,6 +134,7 @@ class AnswerRecipe(Recipe):
     use_dora: bool = False
     load_in_4bit: bool = False
     gradient_checkpointing: bool = False
+    fsdp: bool = False
     pack_tokens: int | None = Field(None, ge=16)
     share: Literal["mask", "cache"] = "mask"
     attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
@@ -153,8 +155,6 @@ class AnswerRecipe(Recipe):
             )
         if self.validation is not None and self.validation_split == self.split:
             raise ValueError(f"validation_split={self.validation_split} is the split that is trained on")
-        if self.validation is not None and self.ema:
-            raise ValueError("ema: the best evaluation's own weights are kept, not an average; unset ema or validation")
         return self
 
     @model_validator(mode="after")
@@ -162,6 +162,10 @@ class AnswerRecipe(Recipe):
         for name in ("use_dora", "load_in_4bit"):
             if getattr(self, name) and self.lora_rank is None:
                 raise ValueError(f"{name}=true needs adapters: set lora_rank")
+        if self.fsdp and (self.ema or self.load_in_4bit or self.validation):
+            raise ValueError("fsdp: goes with neither ema, load_in_4bit nor validation")
+        if self.ema and self.validation:
+            raise ValueError("ema: goes without validation, whose best weights are what a run leaves behind")
         if self.lora_rank is not None and not self.train_language:
             raise ValueError(
                 "lora_rank: adapters are on the language model, which train_language=false leaves as it is"

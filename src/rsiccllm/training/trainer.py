@@ -47,7 +47,8 @@ class _MarkWhole(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_json(folder / WHOLE, {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.is_file()})
+            files = sorted(p for p in folder.rglob("*") if p.is_file())  # FSDP's parts lie in folders
+            write_json(folder / WHOLE, {str(p.relative_to(folder)): sha256(p) for p in files})
 
 
 class _LogLines(TrainerCallback):
@@ -93,7 +94,7 @@ class StageTrainer(Trainer):
         self.optimizer: torch.optim.Optimizer | None = None
         super().__init__(
             model=model,
-            args=training_arguments(recipe, len(getattr(dataset, "views", [None]))),
+            args=training_arguments(recipe, getattr(dataset, "times", 1)),
             train_dataset=dataset,
             data_collator=collator,
             processing_class=processor,
@@ -154,7 +155,7 @@ class StageTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         # The Trainer loads by the names in the file, which for Qwen2.5-VL are the published ones and not the class's:
         # nothing would fit, and nothing would be said. `from_pretrained` renames; adapters have one name only.
-        if _has_adapters(self.model):
+        if _has_adapters(self.model) or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self.model.load_state_dict(load_model(resume_from_checkpoint).state_dict())
@@ -194,6 +195,7 @@ def part_of(name: str) -> str:
 
 def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
     """The Trainer's settings for a recipe. views: ways to see each pair; an epoch is one of them of each."""
+    fsdp = getattr(recipe, "fsdp", False)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(recipe.out / "tensorboard")
     return TrainingArguments(
         output_dir=str(recipe.out / "checkpoints"),
@@ -219,6 +221,8 @@ def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
         dataloader_num_workers=recipe.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         average_tokens_across_devices=True,
+        fsdp=True if fsdp else None,
+        fsdp_config={"version": 2, "state_dict_type": "SHARDED_STATE_DICT"} if fsdp else None,
         gradient_checkpointing=getattr(recipe, "gradient_checkpointing", False),
         gradient_checkpointing_kwargs={"use_reentrant": False},
     )
@@ -291,8 +295,11 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
         trainer.ema.give(trainer.accelerator.unwrap_model(trainer.model))
     trainer.finish()
     folder = recipe.out / "model"
+    # Split weights are put together by all processes, before the first one writes.
+    whole = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
     if first:
-        model = merged(trainer.accelerator.unwrap_model(trainer.model), recipe)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        model = model if whole else merged(model, recipe)
         before = getattr(model.config, "provenance", None) or {}  # the base's, where it is one of ours
         model.config.provenance = {
             "stage": getattr(recipe, "stage", ""),
@@ -303,7 +310,7 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
             "rsiccllm": __version__,
         }
         with _written(recipe.out):
-            save_model(model, processor, folder)
+            save_model(model, processor, folder, whole)
     trainer.accelerator.wait_for_everyone()
     return folder
 
