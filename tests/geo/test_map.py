@@ -54,7 +54,7 @@ class Differ(Captioner):
         if self.stop_after is not None and self.asked >= self.stop_after:
             raise KeyboardInterrupt
         self.asked += len(prompts)
-        return [Answer("a house is built in the center", 0.9, prompt["map"]) for prompt in prompts]
+        return [Answer("a house is built in the center", 0.9, prompt["map"], 8, True, 0.1) for prompt in prompts]
 
 
 @pytest.fixture

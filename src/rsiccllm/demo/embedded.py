@@ -56,7 +56,11 @@ def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference:
 
 def embed(model: Path, folder: Path = EMBEDDED) -> None:
     """Write a finished model in bfloat16, half the size, where the package looks for its own."""
-    save_model(load_model(str(model)).to(torch.bfloat16), load_processor(model), folder)
+    half = load_model(str(model)).to(torch.bfloat16)
+    half.config.provenance["base"] = Path(half.config.provenance["base"]).name  # a path of the machine means nothing
+    save_model(half, load_processor(model), folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)  # safetensors writes for its owner alone
 
 
 def main() -> None:
