@@ -35,7 +35,8 @@ from rsiccllm.sources import open_source
 
 # `transformers serve` with our classes known to it, and our processor, which needs no video processor.
 PEER = (
-    "import sys, rsiccllm.model.vlm, rsiccllm.model.processor; from transformers.cli.transformers import main; "
+    "import sys, transformers, rsiccllm.model.processor; from rsiccllm.model.vlm import PairQwen2_5_VL; "
+    "transformers.PairQwen2_5_VL = PairQwen2_5_VL; from transformers.cli.transformers import main; "
     "sys.argv = ['transformers', 'serve', *sys.argv[1:]]; main()"
 )
 

@@ -3,9 +3,10 @@
     python bench/dnpo.py [--pairs 8] [--size 224] [--runs 5] [--steps 4] [--threads 2]
 
 One chosen and two rejected answers a pair, which are two rows of TRL's. TRL computes its reference online: it refuses
-to precompute it for images. Every run is a process of its own; the first step of each is not timed. Times are of whole
-training steps (collation, forward, backward, update); memory is the process's peak over what it held before training.
-What packing and the stored reference each bring is told apart: "unpacked" gives every answer a sequence of its own.
+to precompute it for images. The forms take turns, so that a busy moment of the machine meets all; the first step of a
+run is not timed. Times are of whole training steps (collation, forward, backward, update). Memory is the peak over what
+was held before training, of a process of its own for each form. What packing and the stored reference each bring is
+told apart: "unpacked" gives every answer a sequence of its own.
 """
 
 from __future__ import annotations
@@ -38,16 +39,19 @@ def main() -> None:
     parser.add_argument("--form", choices=FORMS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.form:
-        print(json.dumps(measure(given)))
+        print(json.dumps(measure(given, given.form)))
         return
     environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads), "OMP_WAIT_POLICY": "passive"}
-    found: dict[str, list[dict[str, Any]]] = {form: [] for form in FORMS}
-    for run in range(given.runs):  # in turn, so that a busy moment of the machine meets all
+    memory: dict[str, float] = {}
+    for form in FORMS:
+        command = [sys.executable, __file__, *sys.argv[1:], "--form", form]
+        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+        memory[form] = json.loads(done.stdout.splitlines()[-1])["memory"]
+    found: dict[str, list[dict[str, float]]] = {form: [] for form in FORMS}
+    for run in range(given.runs):
         for form in FORMS:
-            command = [sys.executable, __file__, *sys.argv[1:], "--form", form]
-            done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-            found[form].append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"run {run + 1} of {given.runs}: {form}", file=sys.stderr)
+            found[form].append(measure(given, form))
+            print(f"run {run + 1} of {given.runs}: {form}, {found[form][-1]}", file=sys.stderr)
     base = statistics.median(row["seconds"] for row in found["trl"])
     same = [row["loss"] for form, rows in found.items() if form != "packed, kl" for row in rows]
     print(f"{given.pairs} pairs of {given.size} px, 1 chosen and 2 rejected, float32, {given.threads} threads, "
@@ -56,14 +60,13 @@ def main() -> None:
     for form, rows in found.items():
         times = sorted(row["seconds"] for row in rows)
         middle = statistics.median(times)
-        memory = statistics.median(row["memory"] for row in rows)
-        print(f"{form:18} {f'{middle:.3f} ({times[0]:.3f}-{times[-1]:.3f})':>32} {base / middle:6.2f} {memory:6.0f} "
-              f"{rows[0]['loss']:11.6f}")  # fmt: skip
+        spread = f"{middle:.3f} ({times[0]:.3f}-{times[-1]:.3f})"
+        print(f"{form:18} {spread:>32} {base / middle:6.2f} {memory[form]:6.0f} {rows[0]['loss']:11.6f}")
     print(f"first losses of all runs but those with the KL: equal to {max(same) - min(same):.1e}")
 
 
-def measure(given: argparse.Namespace) -> dict[str, Any]:
-    """Train for one step and `steps` more; the median of these, the first loss, the memory."""
+def measure(given: argparse.Namespace, form: str) -> dict[str, float]:
+    """Train for one step and `steps` more: the median of these in seconds, the first loss, the peak in MB."""
     import numpy as np
     import torch
     from PIL import Image
@@ -122,7 +125,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             losses.extend([logs["loss"]] if logs and "loss" in logs else [])
 
     steps = given.steps + 1
-    if given.form == "trl":
+    if form == "trl":
         from datasets import Dataset
         from trl import DPOConfig, DPOTrainer
 
@@ -149,7 +152,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         recipe = DNPORecipe(
             model="", data=work, out=work / "out", max_steps=steps, batch_size=given.pairs, learning_rate=1e-5,
             warmup_steps=0, log_steps=1, save_steps=1000, beta=0.1,
-            kl_weight=0.1 if given.form == "packed, kl" else 0.0,
+            kl_weight=0.1 if form == "packed, kl" else 0.0,
         )  # fmt: skip
         packing = PackingCollator(processor)
 
@@ -159,8 +162,8 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             row_of = [row for row, s in enumerate(batch) for _ in s.answers]
             return {**packing(singles), "row_of": torch.tensor(row_of)}
 
-        collator = unpacked if given.form.startswith("unpacked") else packing
-        if given.form.endswith("stored"):
+        collator = unpacked if form.startswith("unpacked") else packing
+        if form.endswith("stored"):
             for sample in samples:
                 sample.reference = batch_log_probs(reference, packing([sample]), torch.device("cpu"), False).tolist()
             reference = None

@@ -51,7 +51,7 @@ CODE = ("model", "facts.py", "keywords.py", "phrases.py", "grammar.py", "words.p
         *(f"rsicp/{name}.py" for name in ("build", "dates", "filter", "replace", "sample", "swaps")),
         *(f"training/{name}.py" for name in ("data", "dnpo", "losses", "packing", "sft", "trainer")))  # fmt: skip
 ARMS = ("sft", "more sft", "filtering", "replacement", "both", "both, no KL", "ours")
-BATCH, RATE, BETA, KL, PAIRS, HARD_SEED = 8, 5e-5, 0.1, 0.1, 1200, 7
+BATCH, RATE, BETA, KL, PAIRS, HARD_SEED = 8, 5e-5, 0.1, 0.1, 600, 7
 COLUMNS = ("cider_d", *FIELDS, "hallucination", "misses", "reversed", "hard_cider_d", "hard_object")
 
 
@@ -84,30 +84,20 @@ def first_pairs(work: Path, demo: Path) -> Path:
 
 
 def preferences(work: Path, demo: Path, arm: str) -> Path:
-    """The preference set of an arm; both variants are built of the same samples."""
-    pairs, paper, ours = first_pairs(work, demo), work / "rsicp_paper", work / "rsicp_ours"
-    if not (paper / PREFERENCES).exists():
-        build_rsicp(pairs, paper, variant="paper", model=str(demo / "sft"))
-    if arm == "ours":
-        if not (ours / PREFERENCES).exists():
-            ours.mkdir(exist_ok=True)
-            shutil.copy(paper / SAMPLES, ours / SAMPLES)
-            build_rsicp(pairs, ours, variant="ours", model=str(demo / "sft"))
-        return ours
-    if arm.startswith("both"):
-        return paper
-    folder = work / f"rsicp_{arm}"
-    wanted = "sampled" if arm == "filtering" else "replace"
-    if not (folder / PREFERENCES).exists():
-        kept = []
-        for record in read_jsonl(paper / PREFERENCES, Preference):
-            own = [rejected for rejected in record.rejected if rejected.kind.startswith(wanted)]
-            if own:
-                kept.append(record.model_copy(update={"rejected": own}))
-                for path in (record.before, record.after, record.mask):
-                    if path:
-                        link_or_copy(paper / path, folder / path)
-        write_jsonl(folder / PREFERENCES, kept)
+    """The preference set of an arm. Answers are drawn from the model once, and serve all arms that want them."""
+    variant: Any = "ours" if arm == "ours" else "paper"
+    kinds: Any = arm if arm in {"filtering", "replacement"} else "both"
+    folder = work / f"rsicp_{variant}_{kinds}"
+    if (folder / PREFERENCES).exists():
+        return folder
+    if kinds == "replacement":
+        build_rsicp(first_pairs(work, demo), folder, variant=variant, kinds=kinds)
+        return folder
+    for other in work.glob(f"rsicp_*/{SAMPLES}"):
+        if (other.parent / PREFERENCES).exists() and not (folder / SAMPLES).exists():
+            folder.mkdir(exist_ok=True)
+            shutil.copy(other, folder / SAMPLES)  # a journal: a link would be written to by both
+    build_rsicp(first_pairs(work, demo), folder, variant=variant, kinds=kinds, model=str(demo / "sft"))
     return folder
 
 

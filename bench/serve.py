@@ -78,9 +78,11 @@ def hostile(count: int, first: bytes, second: bytes) -> Iterator[tuple[str, dict
 
     def mistyped() -> bytes:
         field = dice.choice(fields)
-        value = dice.choice([v for v in wrong if not (v is None and field not in {"model", "messages"})])
-        if (field, value) in {("n", 5), ("max_tokens", 5), ("seed", 5)} or (field == "temperature" and value is True):
-            value = "5"
+        value = dice.choice(wrong)
+        if value is None and field not in {"model", "messages"}:
+            value = "x"  # null stands for the default there
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            value = str(value)  # a number is right in some of these fields, a text in none
         return json.dumps({**good, field: value}).encode()
 
     kinds: list[tuple[str, Callable[[], bytes], dict[str, str]]] = [

@@ -17,7 +17,21 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
 
 
-LEVELS = ["", "data", "rsici", "rsicp", "train", "train sft", "train dnpo", "bench", "caption", "serve", "app", "demo"]
+LEVELS = [
+    "",
+    "data",
+    "rsici",
+    "rsicp",
+    "train",
+    "train sft",
+    "train dnpo",
+    "bench",
+    "caption",
+    "map",
+    "serve",
+    "app",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -138,12 +138,11 @@ def test_a_dead_endpoint_stops_the_run(tmp_path: Path) -> None:
 
 
 def test_a_storm_of_429_loses_nothing_and_is_obeyed(tmp_path: Path) -> None:
-    begin = time.monotonic()
     arrivals: list[float] = []
 
     def act(number: int, request: dict[str, Any]) -> Act:
-        arrivals.append(time.monotonic() - begin)
-        if arrivals[-1] < 0.8:
+        arrivals.append(time.monotonic())
+        if arrivals[-1] - arrivals[0] < 0.8:
             return Act({"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "0.4"})
         return echo(number, request)
 
@@ -153,8 +152,8 @@ def test_a_storm_of_429_loses_nothing_and_is_obeyed(tmp_path: Path) -> None:
     # Eight at once are refused, wait as told, and are refused again: three rounds at most, not hundreds of requests.
     assert 8 <= client.usage.faults["rate limit"] <= 24
     assert client.usage.sent == 60 + client.usage.faults["rate limit"]
-    first = max(at for at in arrivals if at < 0.3)
-    assert not [at for at in arrivals if first < at < 0.35], "requests were sent though told to wait"
+    waits = np.diff([at for at in arrivals if at - arrivals[0] < 1.0])
+    assert (waits > 0.35).any(), "requests were sent though told to wait"
 
 
 @pytest.mark.parametrize("form", ["seconds", "date"])

@@ -16,10 +16,12 @@ from PIL import Image
 
 from chat_server import Act, ChatServer, completion
 from rsiccllm.benchmark.bench import run_bench
+from rsiccllm.benchmark.endpoint_model import EndpointModel
 from rsiccllm.benchmark.models import Checkpoint
 from rsiccllm.benchmark.predict import difference, predict
 from rsiccllm.benchmark.said import Said
 from rsiccllm.benchmark.vlm import VisionLanguageModel
+from rsiccllm.endpoint import Endpoint
 from rsiccllm.errors import InputError
 from rsiccllm.rsici.prompts import PROMPTS
 from rsiccllm.sources import open_source
@@ -229,3 +231,15 @@ def test_an_endpoint_says_what_the_model_behind_it_says(family: Path, tmp_path: 
     assert (settings["kind"], settings["served"]) == ("endpoint", "tiny")
     with pytest.raises(InputError, match=r"model\.served='tiny', this one has 'large'"):
         predict("large", SPEC, "test", out, max_new_tokens=6, base_url="http://127.0.0.1:1/v1")
+
+
+def test_an_endpoint_that_says_nothing_is_scored(tmp_path: Path) -> None:
+    def act(number: int, request: dict[str, Any]) -> Act:
+        return completion("" if number % 2 else "  ")
+
+    source = open_source(SPEC)
+    pairs = source.select("test")
+    with ChatServer(act) as server:
+        model = EndpointModel(Endpoint(server.url, "silent", backoff=0.0, attempts=2), tmp_path / "answers.jsonl")
+        said = {pair.id: answer.caption for pair, answer in model.caption_all(source, pairs, "caption", 8, 4)}
+    assert said == dict.fromkeys((pair.id for pair in pairs), "")

@@ -144,7 +144,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny_checkpoints: dict[
 def test_beams_and_ragged_prompts_with_and_without_cache(tiny_checkpoints: dict[str, Path], family: str) -> None:
     """Beam search over a batch of two image sizes equals each prompt alone; greedy is the likeliest beam of one."""
     processor = load_processor(tiny_checkpoints[family])
-    torch.manual_seed(2)
+    torch.manual_seed(3)
     model = load_model(tiny_checkpoints[family], "ours").eval()
     torch.nn.init.normal_(model.model.difference.out.weight, std=0.3)
     # An untrained model repeats its last token; a head of its own makes answers that differ.

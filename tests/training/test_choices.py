@@ -158,7 +158,7 @@ def test_kept_features_train_the_same(
     checkpoint = tiny_checkpoints[family]
     ends = []
     for name, cache in (("plain", None), ("first", tmp_path / "cache"), ("second", tmp_path / "cache")):
-        recipe = recipe_for(checkpoint, data[0], tmp_path / name, train_vision=False, feature_cache=cache, max_steps=3)
+        recipe = recipe_for(checkpoint, data[0], tmp_path / name, train_vision=False, feature_cache=cache, max_steps=4)
         ends.append(load_model(train_sft(recipe)).state_dict())
     pictures = [image.tobytes() for at in range(16) for image in sft_dataset(recipe)[at].images]
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == len(set(pictures))

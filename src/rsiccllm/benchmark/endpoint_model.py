@@ -35,10 +35,12 @@ class EndpointModel:
         failed: list[NoReply] = []
         with Client(self.endpoint, self.journal) as client:
             for outcome in client.ask_all(map(ask, pairs)):
-                if isinstance(outcome, NoReply):
-                    failed.append(outcome)
-                else:
+                if not isinstance(outcome, NoReply):
                     yield outcome.request.tag, Said(outcome.text.strip())
+                elif outcome.reason == "empty":  # a model that says nothing, also when asked again, has said that
+                    yield outcome.request.tag, Said("")
+                else:
+                    failed.append(outcome)
         if failed:
             raise InputError(
                 f"{self.endpoint.url}: no answer for {len(failed)} of {len(pairs)} pairs (first: '{failed[0].reason}', "

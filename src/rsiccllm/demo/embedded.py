@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 import transformers
 
+from rsiccllm.caption.captioner import EMBEDDED
 from rsiccllm.demo.base import new_model, train_base
+from rsiccllm.demo.calibrate import calibrate
 from rsiccllm.model.checkpoint import save_model
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
@@ -27,10 +29,9 @@ SIDE = 224
 """Pixels a side that the model looks at: 8 x 8 visual tokens an image."""
 
 SCENES = "scenes:12000,seed=20,size=224"
-EMBEDDED = Path(__file__).resolve().parents[1] / "embedded"
 
 
-def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference: int = 6000, sft: int = 1600) -> Path:
+def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference: int = 6000, sft: int = 2200) -> Path:
     """Render, train three stages of so many updates each, and return the finished model's folder."""
     data, random = out / "rsici", out / "random"
     build_rsici([scenes], data, settings=BuildSettings(TaskSettings(("caption",), phrasings=1)))
@@ -46,7 +47,8 @@ def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference:
     return train_sft(
         SFTRecipe(
             model=str(out / "difference"), data=data, out=out / "sft", max_steps=sft, batch_size=8, learning_rate=1e-3,
-            difference_learning_rate=1e-3, fact_weight=1.0, turns=True, train_vision=False, bf16=True, workers=1,
+            difference_learning_rate=1e-3, fact_weight=1.0, turns=True, nuisance=1.0, train_vision=False, bf16=True,
+            workers=1,
             log_steps=20, save_steps=100,
         )
     )  # fmt: skip
@@ -58,11 +60,12 @@ def embed(model: Path, folder: Path = EMBEDDED) -> None:
 
 
 def main() -> None:
-    """Train and embed."""
+    """Train, embed, calibrate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
     transformers.logging.set_verbosity_error()
     embed(train_embedded(parser.parse_args().out))
+    print("\n".join(calibrate(EMBEDDED)))
 
 
 if __name__ == "__main__":

@@ -204,6 +204,7 @@ class ChangeMap(DifferencePath):
         # What changed starts as loud as where, else the place alone is learnt at first.
         self.what_norm = nn.LayerNorm(width, elementwise_affine=False)
         self.out = ZeroLinear(sum(self.parts), tokens)
+        self.bind = ZeroLinear(len(FACTS) * ANCHORS**2, tokens)
 
     def forward(
         self, first: Tensor, second: Tensor, pixels_first: Tensor, pixels_second: Tensor, rows: int, cols: int
@@ -230,7 +231,11 @@ class ChangeMap(DifferencePath):
         pooled = told.sum((2, 3)) / (chance.sum((2, 3)) + 1e-3)
         local = nn.functional.adaptive_avg_pool2d(told, (rows, cols)).flatten(2).transpose(1, 2)
         sure = nn.functional.adaptive_avg_pool2d(chance, (rows, cols)).flatten(2).transpose(1, 2)  # [pairs, tokens, 1]
-        added = self._message(pooled[:, None]) * chance.amax((2, 3))[:, None] + self._message(local) * sure
+        # Of each fact its own place, as loud as its surest cell: of two changes the mean over both tells neither place.
+        held = facts.exp().to(both.dtype) * chance  # [pairs, FACTS, height, width]
+        places = torch.einsum("pfhw,pahw->pfa", held, place) / (held.sum((2, 3)) + 1e-3)[..., None]
+        bound = self.bind((places * held.amax((2, 3))[..., None]).flatten(1))[:, None]
+        added = bound + self._message(pooled[:, None]) * chance.amax((2, 3))[:, None] + self._message(local) * sure
         return added, logits, facts
 
     def _message(self, told: Tensor) -> Tensor:

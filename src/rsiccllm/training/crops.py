@@ -9,6 +9,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from rsiccllm.masks import OBJECTS
+from rsiccllm.training.data import PairDataset
 from rsiccllm.training.nuisance import disturb
 from rsiccllm.training.packing import Sample
 from rsiccllm.training.views import Views
@@ -18,23 +19,18 @@ ON_CHANGE = 0.7
 
 
 class Crops(Dataset):
-    """Every view of every pair, each cut to a square and disturbed, by the index and the seed alone.
+    """Pairs or their views, each cut to a square and disturbed, by the index and the seed alone.
 
     side: of the square in pixels, None for whole images; a smaller image stays whole. nuisance: strength of `disturb`.
     """
 
-    def __init__(self, views: Views, side: int | None, nuisance: float, seed: int) -> None:
+    def __init__(self, views: Views | PairDataset, side: int | None, nuisance: float, seed: int) -> None:
         self.views, self.side, self.nuisance, self.seed = views, side, nuisance, seed
 
     @property
     def seen(self) -> frozenset[str]:
         """As in PairDataset."""
         return self.views.seen
-
-    @property
-    def times(self) -> int:
-        """As in Views."""
-        return self.views.times
 
     @property
     def sizes(self) -> list[int]:

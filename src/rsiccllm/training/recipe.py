@@ -148,6 +148,16 @@ class AnswerRecipe(Recipe):
     max_new_tokens: int = Field(64, ge=1)
 
     @model_validator(mode="after")
+    def _validation_is_held_out(self) -> AnswerRecipe:
+        if "test" in self.validation_split.lower():
+            raise ValueError(
+                f"validation_split={self.validation_split}: a model chosen on a test split has no test left"
+            )
+        if self.validation is not None and self.validation_split == self.split:
+            raise ValueError(f"validation_split={self.validation_split} is the split that is trained on")
+        return self
+
+    @model_validator(mode="after")
     def _adapters(self) -> AnswerRecipe:
         for name in ("use_dora", "load_in_4bit"):
             if getattr(self, name) and self.lora_rank is None:
@@ -170,28 +180,20 @@ class AnswerRecipe(Recipe):
             )
         return self
 
-    @model_validator(mode="after")
-    def _validation_is_held_out(self) -> AnswerRecipe:
-        if "test" in self.validation_split.lower():
-            raise ValueError(
-                f"validation_split={self.validation_split}: a model chosen on a test split has no test left"
-            )
-        if self.validation is not None and self.validation_split == self.split:
-            raise ValueError(f"validation_split={self.validation_split} is the split that is trained on")
-        return self
-
 
 class SFTRecipe(AnswerRecipe):
     """Supervised fine-tuning. variant: the difference path (docs/choices.md); map_weight, fact_weight: weights of
     the losses that teach it where (from masks) and what (from facts) changed, beside the answers' own.
     turns: show each pair turned or mirrored in one of eight ways, with the places in its captions turned along; an
     epoch stays as many updates as without.
+    nuisance: as for DifferenceRecipe.
     """
 
     stage: Literal["sft"] = "sft"
     variant: Variant = "ours"
     max_answers: int = Field(5, ge=1)
     turns: bool = False
+    nuisance: float = Field(0.0, ge=0, le=2)
     map_weight: float = Field(1.0, ge=0)
     fact_weight: float = Field(0.3, ge=0)
 

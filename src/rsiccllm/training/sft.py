@@ -12,6 +12,7 @@ from rsiccllm.model.checkpoint import resolve_checkpoint
 from rsiccllm.model.difference import fact_loss, map_loss
 from rsiccllm.model.processor import load_processor
 from rsiccllm.records import INSTRUCTIONS, Instruction, Preference
+from rsiccllm.training.crops import Crops
 from rsiccllm.training.data import PairDataset, check_lengths, fill_dataset
 from rsiccllm.training.packing import collator_of
 from rsiccllm.training.recipe import SFTRecipe
@@ -81,7 +82,8 @@ def train_sft(recipe: SFTRecipe) -> Path:
     model = load_to_train(checkpoint, recipe, recipe.variant)
     collator = collator_of(recipe, processor)
     check_lengths(dataset, collator)
-    shown = Views(dataset, swapped=False) if recipe.turns else dataset
+    views = Views(dataset, swapped=False) if recipe.turns else dataset
+    shown = Crops(views, None, recipe.nuisance, recipe.seed) if recipe.nuisance else views
     validation = Validation(recipe, held_out, processor) if held_out else None
     trainer = SFTTrainer(recipe, model, processor, shown, collator, validation)
     return train_and_save(trainer, processor)

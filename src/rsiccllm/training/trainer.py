@@ -378,7 +378,9 @@ def mergers(model: Any) -> list[torch.nn.Module]:
 
 def freeze(model: Any, recipe: AnswerRecipe) -> None:
     """Let learn what the recipe trains, before adapters."""
-    model.requires_grad_(recipe.train_language)
+    for weight in model.parameters():
+        if weight.is_floating_point():  # weights of 4 bits are held as bytes and cannot learn
+            weight.requires_grad_(recipe.train_language)
     model.model.visual.requires_grad_(recipe.train_vision)
     for merger in mergers(model):
         merger.requires_grad_(recipe.train_vision or recipe.train_merger)

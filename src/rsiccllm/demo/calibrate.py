@@ -1,0 +1,59 @@
+"""How sure the embedded model may be: its captions of scenes it has not seen, as they are and under drawn nuisance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rsiccllm.caption.calibration import Row, write_calibration
+from rsiccllm.caption.captioner import Captioner
+from rsiccllm.facts import Fact, parse
+from rsiccllm.pairs import OpenedPair
+from rsiccllm.progress import track
+from rsiccllm.sources.scenes import ScenesSource
+from rsiccllm.training.nuisance import disturb
+
+RIGHT = "it says rightly whether anything changed, and every object that it says came or went did so"
+SEEDS = (98, 97)
+"""Of the scenes that the calibration is fitted to, and of those that it is measured on; training has another."""
+
+
+def is_right(caption: str, facts: Sequence[Fact], changed: bool) -> bool:
+    """Whether a caption of a pair with these facts is right, in the sense of RIGHT."""
+    said = parse(caption)
+    if not changed or said.changed is not True:
+        return not changed and said.changed is False
+    true = {(fact.object, fact.direction) for fact in facts}
+    return bool(said.facts) and all((fact.object, fact.direction) in true for fact in said.facts)
+
+
+def rows(captioner: Captioner, pairs: Iterable[tuple[OpenedPair, Sequence[Fact], bool]]) -> list[Row]:
+    """(raw probability, right or not) of a captioner's captions of pairs with known facts."""
+    known = list(pairs)
+    said = captioner.caption_all([pair for pair, _, _ in known])
+    return [
+        (float(caption.probability or 0), is_right(caption.caption, facts, changed))
+        for caption, (_, facts, changed) in zip(track(said, "captioning", len(known)), known, strict=True)
+    ]
+
+
+def scenes(count: int, seed: int, size: int, nuisance: float) -> Iterable[tuple[OpenedPair, Sequence[Fact], bool]]:
+    """Rendered pairs with their facts; every other two of them under nuisance, each date on its own."""
+    source = ScenesSource(count, seed=seed, size=size)
+    for index, pair in enumerate(source.pairs):
+        opened = source.open(pair)
+        if nuisance and index // 2 % 2:
+            random = np.random.default_rng([seed, index])
+            before, after = (disturb(image, random, nuisance) for image in opened[:2])
+            opened = OpenedPair(before, after, opened.mask)
+        yield opened, pair.facts or [], bool(pair.changed)
+
+
+def calibrate(folder: Path, count: int = 400, size: int = 224, nuisance: float = 1.5) -> list[str]:
+    """Fit the confidence of the model in `folder` and write it there. Returns lines to print."""
+    captioner = Captioner.load(folder)
+    fitted, held_out = (rows(captioner, scenes(count, seed, size, nuisance)) for seed in SEEDS)
+    note = f"{count} rendered scenes of seed {SEEDS[0]}, half of them under nuisance {nuisance:g}"
+    return write_calibration(folder, fitted, held_out, RIGHT, note)[1]

@@ -1,0 +1,1 @@
+"""Georeferenced rasters of any size: two scenes in, polygons of what changed and a change raster out."""

@@ -1,0 +1,233 @@
+"""Two rasters of one place on one grid, read window by window: warped, shifted into register, stretched to 8 bit."""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.transform import from_origin
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
+
+from rsiccllm.errors import InputError
+
+PERCENTILES = (2.0, 98.0)
+SAMPLES = 25
+"""Windows in which the shift between the dates is estimated."""
+AGREE = 0.75
+"""Pixels, median distance of the windows' shifts from their median, from which they are not believed."""
+
+
+class Shift(NamedTuple):
+    """How far the second raster lies off the first, in pixels of the grid: right and down are positive.
+
+    windows: how many said so. applied: whether it was corrected; it is not where too few windows agree, or it is under
+    a quarter of a pixel.
+    """
+
+    right: float
+    down: float
+    windows: int
+    applied: bool
+
+
+class Patch(NamedTuple):
+    """A window of both dates. before, after: [height, width, 3] uint8. valid: [height, width] bool: both have data."""
+
+    before: np.ndarray
+    after: np.ndarray
+    valid: np.ndarray
+
+
+class Grid:
+    """The common grid of two rasters. A context manager; reads are windows, so memory does not grow with the rasters.
+
+    Coordinate system: the first's, or where that is in degrees the UTM zone at the middle. Pixel: the coarser of the
+    two, so that neither date is sharper than it is. Extent: where both have pixels.
+
+    Args:
+        bands: three bands (from 1) shown as red, green and blue; None takes those marked so, else 1 to 3, else 1 alone.
+        register: estimate and correct the shift that is left between the dates.
+
+    Raises InputError for what is no GeoTIFF or VRT, has no coordinate system, or does not overlap.
+    """
+
+    def __init__(
+        self, before: Path, after: Path, bands: tuple[int, int, int] | None = None, register: bool = True
+    ) -> None:
+        self._stack = ExitStack()
+        try:
+            self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=256))
+            self.paths = (before, after)
+            self.sources = [self._open(path) for path in self.paths]
+            self.bands = [_bands(source, path, bands) for source, path in zip(self.sources, self.paths, strict=True)]
+            self.crs, self.transform, self.width, self.height = self._common()
+            self.shift = Shift(0.0, 0.0, 0, False)
+            self._row: tuple[tuple[int, int], Patch] | None = None
+            self.rasters = [self._warp(source) for source in self.sources]
+            self.ranges = self._ranges()
+            if register:
+                self.shift = self._estimate()
+                if self.shift.applied:
+                    self.rasters[1] = self._warp(self.sources[1], self.shift)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> Grid:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def pixel(self) -> float:
+        """Side of a pixel in metres (the coordinate system is projected; its unit is asked)."""
+        return float(self.transform.a * self.crs.linear_units_factor[1])
+
+    def _open(self, path: Path) -> Any:
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; expected a GeoTIFF or a VRT")
+        try:
+            source = self._stack.enter_context(
+                rasterio.open(path, driver="VRT" if path.suffix.lower() == ".vrt" else "GTiff")
+            )
+        except rasterio.errors.RasterioError as error:
+            raise InputError(f"{path}: cannot be opened as a GeoTIFF or VRT ({str(error).splitlines()[0]})") from None
+        if source.crs is None or source.transform.is_identity:
+            raise InputError(f"{path}: has no coordinate system; expected a georeferenced raster")
+        if np.dtype(source.dtypes[0]).kind not in "uif":
+            raise InputError(f"{path}: pixels of type {source.dtypes[0]}; expected integers or floats")
+        return source
+
+    def _common(self) -> tuple[Any, Any, int, int]:
+        first, second = self.sources
+        crs = first.crs
+        if not crs.is_projected:
+            west, south, east, north = transform_bounds(crs, "EPSG:4326", *first.bounds)
+            zone = int(((west + east) / 2 + 180) // 6) % 60 + 1
+            crs = rasterio.CRS.from_epsg((32600 if south + north >= 0 else 32700) + zone)
+        boxes, sides = [], []
+        for source in (first, second):
+            box = transform_bounds(source.crs, crs, *source.bounds, densify_pts=21)
+            boxes.append(box)
+            # Of the pixels as they are, so that a skewed or turned raster counts by its area.
+            area = (box[2] - box[0]) * (box[3] - box[1]) / (source.width * source.height)
+            sides.append(float(source.res[0]) if source.crs == crs else math.sqrt(area))
+        left, bottom = (max(box[i] for box in boxes) for i in (0, 1))
+        right, top = (min(box[i] for box in boxes) for i in (2, 3))
+        side = max(sides)
+        width, height = int((right - left) / side), int((top - bottom) / side)
+        if width < 28 or height < 28:
+            raise InputError(
+                f"{self.paths[0]} and {self.paths[1]}: overlap in {max(width, 0)}x{max(height, 0)} pixels of "
+                f"{side:g}; expected at least 28x28"
+            )
+        return crs, from_origin(left, top, side, side), width, height
+
+    def _warp(self, source: Any, shift: Shift | None = None) -> Any:
+        transform = self.transform
+        if shift is not None:
+            side = transform.a
+            transform = from_origin(transform.c + side * shift.right, transform.f - side * shift.down, side, side)
+        coarser = self.transform.a > 1.5 * max(abs(source.transform.a), 1e-12) and source.crs == self.crs
+        return self._stack.enter_context(
+            WarpedVRT(
+                source,
+                crs=self.crs,
+                transform=transform,
+                width=self.width,
+                height=self.height,
+                resampling=Resampling.average if coarser else Resampling.bilinear,
+                # Without nodata or an alpha band, what lies outside the source would read as black ground.
+                add_alpha=source.nodata is None and ColorInterp.alpha not in source.colorinterp,
+            )
+        )
+
+    def _ranges(self) -> np.ndarray:
+        """[3, 2]: the values that become 0 and 255 in red, green and blue, the same for both dates.
+
+        8-bit pixels stay as they are. Others are stretched between the PERCENTILES of both dates together, taken from
+        a reduced view of the whole.
+        """
+        if all(source.dtypes[0] == "uint8" for source in self.sources):
+            return np.array([[0.0, 255.0]] * 3)
+        factor = max(1.0, max(self.width, self.height) / 512)
+        shape = (max(1, round(self.height / factor)), max(1, round(self.width / factor)))
+        views = []
+        for raster, bands in zip(self.rasters, self.bands, strict=True):
+            data = raster.read(bands, out_shape=(3, *shape)).astype(np.float64)
+            valid = (raster.dataset_mask(out_shape=shape) > 0) & np.isfinite(data).all(0)
+            views.append(data[:, valid])
+        both = np.concatenate(views, 1)
+        if not both.shape[1]:
+            raise InputError(f"{self.paths[0]} and {self.paths[1]}: no pixel with data where they overlap")
+        ranges = np.percentile(both, PERCENTILES, axis=1).T
+        ranges[:, 1] = np.maximum(ranges[:, 1], ranges[:, 0] + 1e-6)
+        return ranges
+
+    def read(self, window: Window) -> Patch:
+        """Both dates in a window of the grid, 8 bit; black where either has no data."""
+        images, valid = [], np.ones((int(window.height), int(window.width)), bool)
+        for raster, bands in zip(self.rasters, self.bands, strict=True):
+            data = raster.read(bands, window=window).astype(np.float32)  # [3, height, width]
+            valid &= (raster.dataset_mask(window=window) > 0) & np.isfinite(data).all(0)
+            low, high = (self.ranges[:, i, None, None].astype(np.float32) for i in (0, 1))
+            images.append(np.clip((np.nan_to_num(data) - low) * (255 / (high - low)), 0, 255))
+        before, after = (np.rint(image * valid).astype(np.uint8).transpose(1, 2, 0) for image in images)
+        return Patch(before, after, valid)
+
+    def read_row(self, top: int, height: int) -> Patch:
+        """Both dates over the whole width. The last row is kept: warping costs by the call more than by the pixel."""
+        if self._row is None or self._row[0] != (top, height):
+            self._row = None  # let go of the old one before the new one is made
+            self._row = ((top, height), self.read(Window(0, top, self.width, height)))
+        return self._row[1]
+
+    def _estimate(self) -> Shift:
+        """The shift between the dates by phase correlation in windows spread over the grid, their median."""
+        side = min(256, self.width, self.height)
+        across = np.linspace(0, self.width - side, round(SAMPLES**0.5)).round().astype(int)
+        down = np.linspace(0, self.height - side, round(SAMPLES**0.5)).round().astype(int)
+        hann = cv2.createHanningWindow((side, side), cv2.CV_32F)
+        found = []
+        for top in sorted(set(down.tolist())):
+            for left in sorted(set(across.tolist())):
+                patch = self.read(Window(left, top, side, side))
+                if patch.valid.mean() < 0.9:
+                    continue
+                first, second = (
+                    cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) for image in (patch.before, patch.after)
+                )
+                if min(first.std(), second.std()) < 2:
+                    continue  # nothing to hold on to
+                offset, response = cv2.phaseCorrelate(first - first.mean(), second - second.mean(), hann)
+                if response > 0.05 and max(map(abs, offset)) < side / 8:
+                    found.append(offset)
+        if len(found) < 3:
+            return Shift(0.0, 0.0, len(found), False)
+        shifts = np.array(found)
+        middle = np.median(shifts, 0)
+        agree = float(np.median(np.abs(shifts - middle).max(1))) <= AGREE
+        applied = agree and bool(np.abs(middle).max() >= 0.25)
+        return Shift(float(middle[0]), float(middle[1]), len(found), applied)
+
+
+def _bands(source: Any, path: Path, wanted: tuple[int, int, int] | None) -> list[int]:
+    count = source.count
+    if wanted is not None:
+        if max(wanted) > count or min(wanted) < 1:
+            raise InputError(f"{path}: has {count} bands, --bands asks for {','.join(map(str, wanted))}")
+        return list(wanted)
+    colours = [source.colorinterp.index(c) + 1 for c in (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+               if c in source.colorinterp]  # fmt: skip
+    if len(colours) == 3:
+        return colours
+    return [1, 2, 3] if count >= 3 else [1, 1, 1]

@@ -1,0 +1,115 @@
+"""Tiles of a grid with overlap, which of them need no caption, and their change maps merged into one raster."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from rsiccllm.geo.grid import Patch
+
+EMPTY = 0.2
+"""Share of pixels with data, under which a tile is empty."""
+CELL = 8
+"""Pixels a side of the means by which two dates are compared cheaply."""
+STILL = 6.0
+"""Grey levels, of 255: where no cell of any colour differs by more, once light is matched, nothing changed."""
+
+
+class Tile(NamedTuple):
+    """A window of the grid by its left upper corner and size, pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.top}_{self.left}"
+
+
+def starts(length: int, size: int, overlap: int) -> list[int]:
+    """Where tiles of `size` begin that cover `length` and overlap by at least `overlap`; the last one ends with it."""
+    if length <= size:
+        return [0]
+    step = size - overlap
+    return [*range(0, length - size, step), length - size]
+
+
+def tiles_of(width: int, height: int, size: int, overlap: int) -> Iterator[Tile]:
+    """The tiles of a grid, row by row."""
+    for top in starts(height, size, overlap):
+        for left in starts(width, size, overlap):
+            yield Tile(left, top, min(size, width), min(size, height))
+
+
+def is_empty(patch: Patch) -> bool:
+    return bool(patch.valid.mean() < EMPTY)
+
+
+def is_still(patch: Patch) -> bool:
+    """Whether the dates are the same but for light: cheap, and sure rather than keen."""
+    valid = patch.valid.astype(np.float32)
+    size = (max(1, valid.shape[1] // CELL), max(1, valid.shape[0] // CELL))
+    share = cv2.resize(valid, size, interpolation=cv2.INTER_AREA)
+    means = [
+        cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_AREA) / np.maximum(share, 1e-6)[..., None]
+        for image in (patch.before, patch.after)
+    ]
+    first, second = (mean[share > 0.5] for mean in means)  # [cells, 3]
+    if not len(first):
+        return True
+    matched = (second - second.mean(0)) * (first.std(0) + 1e-3) / (second.std(0) + 1e-3) + first.mean(0)
+    return bool(np.abs(matched - first).max() <= STILL)
+
+
+def pack_map(change_map: np.ndarray) -> str:
+    """A map [rows, cols] in 0..1 as a line of text, to 1/255."""
+    cells = np.rint(255 * change_map).astype(np.uint8)
+    data = np.array(cells.shape, np.uint16).tobytes() + cells.tobytes()
+    return base64.b64encode(zlib.compress(data)).decode("ascii")
+
+
+def unpack_map(text: str) -> np.ndarray:
+    """The map of `pack_map`, [rows, cols] float32 in 0..1."""
+    data = zlib.decompress(base64.b64decode(text))
+    rows, cols = np.frombuffer(data[:4], np.uint16)
+    return np.frombuffer(data[4:], np.uint8).reshape(rows, cols).astype(np.float32) / 255
+
+
+class Strip:
+    """Maps of tiles blended where they overlap, a row of tiles at a time; memory for one row alone.
+
+    width: of the grid. size: of a tile. Add the tiles of a row, then `flush` up to where the next row begins.
+    """
+
+    def __init__(self, width: int, size: int) -> None:
+        self._sum = np.zeros((size, width), np.float32)
+        self._weight = np.zeros((size, width), np.float32)
+
+    def add(self, tile: Tile, change_map: np.ndarray) -> None:
+        """change_map: [rows, cols] of cells in 0..1, fitted to the tile. A tile weighs most at its middle."""
+        fitted = cv2.resize(change_map, (tile.width, tile.height), interpolation=cv2.INTER_LINEAR)
+        weight = np.minimum.outer(_ramp(tile.height), _ramp(tile.width))
+        part = np.s_[: tile.height, tile.left : tile.left + tile.width]
+        self._sum[part] += weight * fitted
+        self._weight[part] += weight
+
+    def flush(self, rows: int) -> np.ndarray:
+        """The first `rows` rows, [rows, width] in 0..1, which are then let go."""
+        done = self._sum[:rows] / np.maximum(self._weight[:rows], 1e-6)
+        for held in (self._sum, self._weight):
+            held[: len(held) - rows] = held[rows:].copy()
+            held[len(held) - rows :] = 0
+        return done
+
+
+def _ramp(length: int) -> np.ndarray:
+    """Up from the edges to the middle, over 0 everywhere."""
+    place = np.arange(length, dtype=np.float32) + 0.5
+    return np.minimum(place, length - place) / (length / 2)

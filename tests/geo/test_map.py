@@ -1,0 +1,289 @@
+"""Rasters of known change, on other grids, with other bits, shifted, stopped; what is written, read by others."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("rasterio")
+pytest.importorskip("shapely")
+pytest.importorskip("pyogrio")
+import cv2
+import rasterio
+import shapely
+from rasterio.transform import from_origin
+from rasterio.warp import Resampling, reproject, transform_geom
+
+from rsiccllm.caption.captioner import Captioner
+from rsiccllm.errors import InputError
+from rsiccllm.geo import run as module
+from rsiccllm.geo.grid import Grid, Patch
+from rsiccllm.geo.run import MapSettings, map_rasters
+from rsiccllm.geo.tiles import Strip, Tile, is_empty, is_still, pack_map, starts, tiles_of, unpack_map
+from rsiccllm.model.generate import Answer
+from rsiccllm.pairs import OpenedPair
+
+SIDE = 400
+ORIGIN = (400_000.0, 5_000_000.0)  # UTM zone 33N, half a metre a pixel
+SQUARE = (120, 200, 40, 60)  # left, top, width, height, pixels: 20 x 30 m
+
+
+class Differ(Captioner):
+    """Stands for a trained model, which a test has no time for: its map is where the images differ by much."""
+
+    asked: int
+    stop_after: int | None
+
+    def __init__(self) -> None:
+        self.calibration = None
+        self.asked = 0
+        self.stop_after = None
+
+    def encode(self, pair: OpenedPair, prompt: str) -> dict[str, torch.Tensor]:
+        first, second = (np.asarray(image, np.float32).mean(2) for image in (pair.before, pair.after))
+        return {"map": torch.from_numpy((np.abs(cv2.blur(second - first, (3, 3))) > 60).astype(np.float32))}
+
+    def answer_encoded(self, prompts: Any, max_new_tokens: int, tell: Any = None) -> list[Answer]:
+        if self.stop_after is not None and self.asked >= self.stop_after:
+            raise KeyboardInterrupt
+        self.asked += len(prompts)
+        return [Answer("a house is built in the center", 0.9, prompt["map"]) for prompt in prompts]
+
+
+@pytest.fixture
+def differ(monkeypatch: pytest.MonkeyPatch) -> Differ:
+    made = Differ()
+    monkeypatch.setattr(module.Captioner, "load", lambda name: made)
+    return made
+
+
+def scene() -> tuple[np.ndarray, np.ndarray]:
+    """Two dates, [3, SIDE, SIDE] uint8: textured ground, and a bright square on the second."""
+    rng = np.random.default_rng(0)
+    ground = cv2.GaussianBlur(rng.normal(0, 1, (SIDE, SIDE)).astype(np.float32), (0, 0), 3)
+    ground = 90 + 25 * ground / ground.std()
+    before = np.clip(np.stack([ground, ground + 5, ground - 5]), 1, 250).astype(np.uint8)
+    after = before.copy()
+    left, top, width, height = SQUARE
+    after[:, top : top + height, left : left + width] = 235
+    return before, after
+
+
+def write(path: Path, data: np.ndarray, side: float = 0.5, crs: str = "EPSG:32633", **more: Any) -> Path:
+    profile = {"driver": "GTiff", "count": data.shape[0], "height": data.shape[1], "width": data.shape[2],
+               "dtype": data.dtype, "crs": crs, "transform": from_origin(*ORIGIN, side, side), **more}  # fmt: skip
+    with rasterio.open(path, "w", **profile) as raster:
+        raster.write(data)
+    return path
+
+
+def expected_polygon() -> Any:
+    left, top, width, height = SQUARE
+    x, y = ORIGIN[0] + left / 2, ORIGIN[1] - top / 2
+    return shapely.box(x, y - height / 2, x + width / 2, y)
+
+
+def iou(a: Any, b: Any) -> float:
+    return float(a.intersection(b).area / a.union(b).area)
+
+
+def test_a_known_change_is_mapped_and_other_readers_read_it(differ: Differ, tmp_path: Path, mapping_checkpoint: Path) -> None:  # fmt: skip  # noqa: E501
+    before, after = scene()
+    paths = write(tmp_path / "a.tif", before), write(tmp_path / "b.tif", after)
+    settings = MapSettings(tile=128, overlap=32, dates=("2019-05-01", "2023-06-01"))
+    summary = map_rasters(*paths, tmp_path / "out", str(mapping_checkpoint), settings)
+    assert summary["polygons"] == 1
+    assert summary["shift_pixels"]["applied"] is False
+    assert summary["area_m2"] == pytest.approx(600, rel=0.05)
+    assert summary["text"].startswith("Between 2019-05-01 and 2023-06-01 1 places changed")
+    assert summary["tiles"]["still"] > summary["tiles"]["captioned"] == differ.asked
+    geopandas = pytest.importorskip("geopandas")
+    for name, crs in (("changes.gpkg", "EPSG:32633"), ("changes.geojson", "EPSG:4326")):
+        frame = geopandas.read_file(tmp_path / "out" / name)
+        assert frame.crs == crs
+        (row,) = frame.to_dict("records")
+        assert row["class"] == "building appear"
+        assert row["caption"] == "a house is built in the center"
+        assert row["probability"] == pytest.approx(0.9)
+        assert str(row["before"])[:10] == "2019-05-01"
+        shape = frame.to_crs("EPSG:32633").geometry[0]
+        assert iou(shape, expected_polygon()) > 0.9
+        assert row["area_m2"] == pytest.approx(frame.to_crs("EPSG:6933").area[0], rel=1e-3)
+    with rasterio.open(tmp_path / "out" / "change.tif") as change:
+        assert change.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert change.crs == "EPSG:32633"
+        data = change.read(1)
+        assert data.shape == (SIDE, SIDE)
+        left, top, width, height = SQUARE
+        assert data[top + 5 : top + height - 5, left + 5 : left + width - 5].min() == 254
+        assert data[:100].max() == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "change.tif", "changes.geojson", "changes.gpkg", "settings.json", "summary.json", "tiles.jsonl",
+    ]  # fmt: skip
+
+
+def test_another_grid_sixteen_bit_and_nodata(differ: Differ, tmp_path: Path, mapping_checkpoint: Path) -> None:
+    before, after = scene()
+    first = write(tmp_path / "a.tif", before.astype(np.uint16) * 40, nodata=0)
+    # The second date in degrees, over a part of the first, with a corner of nodata.
+    plain = after.astype(np.uint16) * 40
+    plain[:, 300:, 300:] = 0
+    x, y = ORIGIN
+    corner = transform_geom("EPSG:32633", "EPSG:4326", {"type": "Point", "coordinates": (x + 20, y - 20)})[
+        "coordinates"
+    ]
+    size = 5e-6
+    turned = np.zeros((3, 320, 420), np.uint16)
+    transform = from_origin(*corner, size, size)
+    here = from_origin(*ORIGIN, 0.5, 0.5)
+    reproject(plain, turned, src_transform=here, src_crs="EPSG:32633", dst_transform=transform, dst_crs="EPSG:4326",
+              resampling=Resampling.bilinear, src_nodata=0, dst_nodata=0)  # fmt: skip
+    second = write(tmp_path / "b.tif", turned, crs="EPSG:4326", transform=transform, nodata=0)
+    summary = map_rasters(first, second, tmp_path / "out", str(mapping_checkpoint), MapSettings(tile=128, overlap=32))
+    assert summary["grid"]["crs"] == "EPSG:32633"
+    assert summary["grid"]["width"] < SIDE
+    assert any("more than 8 bit" in line for line in summary["warnings"])
+    features = json.loads((tmp_path / "out" / "changes.geojson").read_text())["features"]
+    assert len(features) == 1
+    shape = shapely.geometry.shape(transform_geom("EPSG:4326", "EPSG:32633", features[0]["geometry"]))
+    assert iou(shape, expected_polygon()) > 0.75
+    with rasterio.open(tmp_path / "out" / "change.tif") as change:
+        row, column = change.index(ORIGIN[0] + 175, ORIGIN[1] - 175)  # in the corner without data
+        assert change.read(1)[row, column] == 255
+
+
+@pytest.mark.parametrize(("right", "down"), [(3, -2), (0, 0)])
+def test_a_shift_is_found_and_taken_back(tmp_path: Path, right: int, down: int) -> None:
+    before, after = scene()
+    moved = np.roll(after, (down, right), (1, 2))
+    with Grid(write(tmp_path / "a.tif", before), write(tmp_path / "b.tif", moved)) as grid:
+        assert (grid.shift.right, grid.shift.down) == pytest.approx((right, down), abs=0.3)
+        assert grid.shift.applied is bool(right)
+        patch = grid.read(rasterio.windows.Window(20, 20, 90, 90))
+        assert np.abs(patch.before.astype(int) - patch.after).mean() < 6
+    with Grid(write(tmp_path / "a.tif", before), write(tmp_path / "b.tif", moved), register=False) as grid:
+        patch = grid.read(rasterio.windows.Window(20, 20, 90, 90))
+        assert bool(np.abs(patch.before.astype(int) - patch.after).mean() > 10) is bool(right)
+
+
+def test_stopped_it_goes_on_and_gives_the_same(differ: Differ, tmp_path: Path, mapping_checkpoint: Path) -> None:
+    before, _ = scene()
+    rng = np.random.default_rng(5)
+    after = before.copy()
+    for left, top in rng.integers(0, SIDE - 30, (25, 2)):
+        after[:, top : top + 30, left : left + 30] = 240
+    paths = write(tmp_path / "a.tif", before), write(tmp_path / "b.tif", after)
+    settings = MapSettings(tile=96, overlap=32, batch_size=4)
+    whole = map_rasters(*paths, tmp_path / "whole", str(mapping_checkpoint), settings)
+    asked = differ.asked
+    assert asked > 20
+    differ.asked, differ.stop_after = 0, 10
+    with pytest.raises(KeyboardInterrupt):
+        map_rasters(*paths, tmp_path / "parts", str(mapping_checkpoint), settings)
+    first, differ.stop_after = differ.asked, None
+    again = map_rasters(*paths, tmp_path / "parts", str(mapping_checkpoint), settings)
+    assert again == whole
+    assert 0 < first < differ.asked == asked  # nothing was asked twice
+    for name in ("changes.geojson", "change.tif", "tiles.jsonl"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    with pytest.raises(InputError, match="begun with another tile"):
+        map_rasters(*paths, tmp_path / "parts", str(mapping_checkpoint), MapSettings(tile=128, overlap=32))
+
+
+def test_nothing_changed(differ: Differ, tmp_path: Path, mapping_checkpoint: Path) -> None:
+    before, _ = scene()
+    paths = write(tmp_path / "a.tif", before), write(tmp_path / "b.tif", np.clip(before * 0.8 + 20, 1, 250).astype(np.uint8))  # fmt: skip  # noqa: E501
+    summary = map_rasters(*paths, tmp_path / "out", str(mapping_checkpoint), MapSettings())
+    assert summary["text"] == "Between the two dates no change of at least 20 square metres was seen."
+    assert differ.asked == 0
+    geopandas = pytest.importorskip("geopandas")
+    assert len(geopandas.read_file(tmp_path / "out" / "changes.gpkg")) == 0
+
+
+def test_a_real_model_runs_over_rasters(tmp_path: Path, mapping_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip  # noqa: E501
+    monkeypatch.setitem(module.LONGEST, "caption", 4)
+    before, after = scene()
+    paths = (
+        write(tmp_path / "a.tif", before[:, 150:300, 100:250]),
+        write(tmp_path / "b.tif", after[:, 150:300, 100:250]),
+    )
+    summary = map_rasters(*paths, tmp_path / "out", str(mapping_checkpoint), MapSettings(tile=112, overlap=28))
+    assert summary["tiles"]["captioned"] >= 1
+    with rasterio.open(tmp_path / "out" / "change.tif") as change:
+        assert 0 < change.read(1).max() <= 254
+
+
+def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    before, _ = scene()
+    good = write(tmp_path / "a.tif", before)
+    Image.fromarray(before[0]).save(tmp_path / "plain.png")
+    bare = write(tmp_path / "bare.tif", before, crs=None)
+    far = write(tmp_path / "far.tif", before, transform=from_origin(500_000, 5_000_000, 0.5, 0.5))
+    cut = tmp_path / "cut.tif"
+    cut.write_bytes(good.read_bytes()[:100])
+    for other, message in (
+        (tmp_path / "no.tif", "no such file"),
+        (tmp_path / "plain.png", "cannot be opened as a GeoTIFF"),
+        (cut, "cannot be opened as a GeoTIFF"),
+        (bare, "no coordinate system"),
+        (far, "overlap in 0x400 pixels"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Grid(good, other)
+    with pytest.raises(InputError, match=r"has 3 bands, --bands asks for 4,1,2"):
+        Grid(good, good, (4, 1, 2))
+
+
+@pytest.mark.parametrize(("length", "size", "overlap"), [(400, 128, 32), (128, 128, 32), (50, 128, 32), (129, 128, 64)])
+def test_tiles_cover_the_grid(length: int, size: int, overlap: int) -> None:
+    begins = starts(length, size, overlap)
+    covered = np.zeros(length, int)
+    for begin in begins:
+        covered[begin : begin + size] += 1
+    assert covered.min() >= 1
+    assert begins[-1] == max(0, length - size)
+    assert all(b - a <= size - overlap for a, b in pairwise(begins))
+
+
+def test_blending_is_the_weighted_mean_of_the_tiles() -> None:
+    width, height, size = 50, 40, 20
+    rng = np.random.default_rng(0)
+    tiles = list(tiles_of(width, height, size, 6))
+    maps = {tile: rng.random((tile.height, tile.width)).astype(np.float32) for tile in tiles}
+    total, weights = np.zeros((height, width)), np.zeros((height, width))
+    for tile, seen in maps.items():
+        for row in range(tile.height):
+            for column in range(tile.width):
+                weight = min(row + 0.5, tile.height - row - 0.5, column + 0.5, tile.width - column - 0.5)
+                total[tile.top + row, tile.left + column] += weight * seen[row, column]
+                weights[tile.top + row, tile.left + column] += weight
+    strip, parts = Strip(width, size), []
+    tops = starts(height, size, 6)
+    for number, top in enumerate(tops):
+        for tile in tiles:
+            if tile.top == top:
+                strip.add(tile, maps[tile])
+        parts.append(strip.flush((tops[number + 1] if number + 1 < len(tops) else height) - top))
+    assert np.allclose(np.concatenate(parts), total / weights, atol=1e-5)
+
+
+def test_cheap_tests_and_packing() -> None:
+    before, after = (date.transpose(1, 2, 0) for date in scene())
+    whole = np.ones((SIDE, SIDE), bool)
+    assert is_still(Patch(before, before, whole))
+    assert is_still(Patch(before, np.clip(before * 0.7 + 30, 0, 255).astype(np.uint8), whole))  # light alone
+    assert not is_still(Patch(before, after, whole))
+    nearly = whole.copy()
+    nearly[: int(0.85 * SIDE)] = False
+    assert is_empty(Patch(before, after, nearly))
+    assert not is_empty(Patch(before, after, whole))
+    seen = np.random.default_rng(0).random((7, 9)).astype(np.float32)
+    assert np.abs(unpack_map(pack_map(seen)) - seen).max() <= 0.5 / 255 + 1e-6
+    assert Tile(3, 4, 5, 6).id == "4_3"
