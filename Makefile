@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test embedded lint bench clean
+.PHONY: demo test embedded lint bench bench-gpu clean
 
 demo: $(READY)
 	$(BIN)/rsiccllm demo
@@ -25,8 +25,13 @@ bench: $(READY)
 	$(BIN)/python bench/scenes.py
 	$(BIN)/python bench/scores.py
 	$(BIN)/python bench/texture.py
+	$(BIN)/python bench/sft.py
 	$(BIN)/python bench/near_duplicates.py
 	$(BIN)/python bench/teacher.py
+
+# Says so and stops where there is no CUDA GPU.
+bench-gpu: $(READY)
+	$(BIN)/python bench/gpu.py
 
 # The constraints pin torch: without the pin, a newer one and several GB of CUDA would come.
 $(READY): pyproject.toml constraints.txt

@@ -8,9 +8,11 @@ from typer.testing import CliRunner
 
 from rsiccllm.cli import app
 from rsiccllm.errors import InputError
+from rsiccllm.files import read_jsonl
 from rsiccllm.model.processor import build_tiny_processor
 from rsiccllm.model.sizes import published_config
 from rsiccllm.model.vlm import load_model
+from rsiccllm.records import INSTRUCTIONS, Instruction
 from rsiccllm.rsici.build import build_rsici
 from rsiccllm.rsicp.build import build_rsicp
 from rsiccllm.training.plan import BUSY, GPUS, plan
@@ -84,12 +86,14 @@ def test_lora_takes_less_than_all_weights_and_dnpo_more_than_sft(
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def published(data: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The large bases without weights: their true configurations, with a small tokenizer."""
+    records = read_jsonl(data[0] / INSTRUCTIONS, Instruction)
+    texts = [text for record in records for text in (record.prompt, *record.answers)]
     folders = {}
     for size, patch in (("qwen2_5_vl_7b", 14), ("qwen3_vl_8b", 16)):
         folders[size] = tmp_path_factory.mktemp(size)
-        build_tiny_processor(["a house is built"] * 4, 300, patch).save_pretrained(folders[size])
+        build_tiny_processor(texts, 1000, patch).save_pretrained(folders[size])
         published_config(size).save_pretrained(folders[size])
     return folders
 

@@ -33,6 +33,11 @@ class Crops(Dataset):
         return self.views.seen
 
     @property
+    def times(self) -> int:
+        """As in Views, 1 where the pairs are not in views."""
+        return self.views.times if isinstance(self.views, Views) else 1
+
+    @property
     def sizes(self) -> list[int]:
         """As in Views."""
         return self.views.sizes

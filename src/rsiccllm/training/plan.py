@@ -125,6 +125,11 @@ PARTS: dict[str, Callable[[str], bool]] = {
 """Which part a weight belongs to: the first whose test its name passes."""
 
 
+def operations_of(model: Any, config: Any, recipe: AnswerRecipe, images: float, asked: float, answers: float) -> float:
+    """Floating-point operations of one row in training. images, asked, answers: its tokens."""
+    return _operations(_parameters(model), config, recipe, images, asked, answers)
+
+
 def _parameters(model: Any) -> dict[str, tuple[int, int]]:
     counts = {part: [0, 0] for part in PARTS}
     for name, weight in model.named_parameters():

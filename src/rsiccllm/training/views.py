@@ -56,6 +56,11 @@ class Views(Dataset):
         return self.pairs.seen
 
     @property
+    def times(self) -> int:
+        """How many ways each pair is seen in: an epoch sees each pair once, in one of them."""
+        return len(self.views)
+
+    @property
     def sizes(self) -> list[int]:
         """As in PairDataset, counted in views."""
         return [len(self.views) * size for size in self.pairs.sizes]
