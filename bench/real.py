@@ -27,7 +27,9 @@ from scipy.stats import rankdata
 from real_split import scene
 from rsiccllm.benchmark.fact_scores import fact_scores
 from rsiccllm.benchmark.image_baselines import look
+from rsiccllm.caption.calibration import calibration_error, risk_coverage
 from rsiccllm.caption.captioner import Caption, Captioner
+from rsiccllm.demo.calibrate import is_right
 from rsiccllm.facts import parse
 from rsiccllm.page import Html, element, figure, join, overlay, write_page
 from rsiccllm.pairs import OpenedPair
@@ -208,6 +210,18 @@ def captions(captioned: Sequence[Case], said: Mapping[str, Caption]) -> None:
     print(f"captions: balanced change accuracy {flag.balanced_accuracy:.1f}, hallucination {flag.hallucination:.1f}")
     told = ", ".join(f"{name} {score.f1:.1f}" for name, score in scores.references.items() if score.f1 is not None)
     print(f"fact F1 against the union of the people: {told}")
+    sure: dict[str, list[tuple[float, bool]]] = {"raw probability": [], "confidence": []}
+    for case in captioned:
+        caption = said[case.id]
+        stated = [fact for text in case.captions for fact in parse(text).facts]
+        right = is_right(caption.caption, stated, case.changed)
+        for name, value in (("raw probability", caption.probability), ("confidence", caption.confidence)):
+            if value is not None:
+                sure[name].append((value, right))
+    for name, rows in sure.items():
+        if rows:
+            risk = ", ".join(f"{100 * share:.0f} %: {value:.2f}" for share, value in risk_coverage(rows).items())
+            print(f"{name}: calibration error {calibration_error(rows):.3f}; wrong among the surest {risk}")
 
 
 def card(case: Case, answer: Caption) -> Html:
