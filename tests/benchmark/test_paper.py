@@ -31,7 +31,8 @@ def test_every_file_is_read_with_its_recipes_and_says_how_it_is_run(name: str) -
 
 def table(folder: Path, rows: str, more: str = "") -> Path:
     path = folder / "table.yaml"
-    recipes = "\n".join(f"{stage}: {RECIPES.parent / f'qwen2_5_vl_7b_lora_{stage}.yaml'}" for stage in ("sft", "dnpo"))
+    names = {"sft": "qwen2_5_vl_7b_lora", "dnpo": "qwen2_5_vl_7b_lora_dnpo"}
+    recipes = "\n".join(f"{stage}: {RECIPES.parent / name}.yaml" for stage, name in names.items())
     path.write_text(f"title: A table\nsuite: scenes\n{recipes}\n{more}\nrows:\n{rows}", encoding="utf-8")
     return path
 
