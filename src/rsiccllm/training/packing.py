@@ -114,7 +114,7 @@ def fill_rows(lengths: Sequence[int], budget: int | None) -> list[list[int]]:
 
 def map_target(mask: np.ndarray, rows: int, cols: int) -> Tensor:
     """The share of each cell's area that a mask marks. mask: [height, width] bool. Returns [rows, cols] in [0, 1]."""
-    grid = torch.from_numpy(np.ascontiguousarray(mask)).float()[None, None]
+    grid = torch.from_numpy(np.array(mask, np.float32))[None, None]
     return torch.nn.functional.interpolate(grid, (rows, cols), mode="area")[0, 0]
 
 
@@ -139,7 +139,7 @@ def sample_fact_target(sample: Sample, grid: Tensor, processor: PairProcessor) -
     """What the map should say of a sample: `fact_cells` where they are known, else `fact_target`, else None."""
     if sample.objects is not None and sample.objects.any():
         patch = processor.image_processor.patch_size
-        objects = torch.from_numpy(np.ascontiguousarray(sample.objects))
+        objects = torch.from_numpy(np.array(sample.objects))
         return fact_cells(objects, *(int(side) * patch // MAP_STRIDE for side in grid[1:]))
     return None if sample.facts is None else fact_target(sample.facts)
 
