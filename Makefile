@@ -12,7 +12,7 @@ demo: $(READY)
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-# The model in the package, trained again from nothing: about two hours on 2 cores; stopped, it goes on where it was.
+# The model in the package, trained again from nothing; stopped, it goes on where it was.
 embedded: $(READY)
 	$(BIN)/python -m rsiccllm.demo.embedded
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -29,7 +28,7 @@ def test_it_is_small_and_ours() -> None:
     assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) < 40e6
     provenance = json.loads((EMBEDDED / "config.json").read_text(encoding="utf-8"))["provenance"]
     assert provenance["seen"] == ["scenes/train"]
-    assert not any(str(Path.home()) in path.read_text("utf-8") for path in EMBEDDED.glob("*.json"))
+    assert "/" not in provenance["base"], "a path of the machine that trained it"
 
 
 def test_it_says_what_changed_on_scenes_it_has_not_seen(said: tuple[ScenesSource, list[Caption]]) -> None:
