@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
@@ -26,6 +27,8 @@ class Crops(Dataset):
 
     def __init__(self, views: Views | PairDataset, side: int | None, nuisance: float, seed: int) -> None:
         self.views, self.side, self.nuisance, self.seed = views, side, nuisance, seed
+        # Ends OpenCV's threads, before loader processes are forked: a fork would wait for threads that it has not got.
+        cv2.setNumThreads(1)
 
     @property
     def seen(self) -> frozenset[str]:

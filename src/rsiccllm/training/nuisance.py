@@ -17,7 +17,6 @@ def disturb(image: Image.Image, random: np.random.Generator, strength: float = 1
 
     Moves are at most about 2 pixels x strength. RGB in, RGB of the same size out.
     """
-    cv2.setNumThreads(1)  # this runs in loader processes beside a training process that needs the cores
     pixels = np.asarray(image, np.float32) / 255
     pixels = _moved(_seasons(pixels, random, strength), random, strength)
     pixels = _sharpness(pixels, random, strength)
