@@ -53,6 +53,14 @@ class Items(ABC):
     def report(self) -> Html:
         """The page that says what was said."""
 
+    @abstractmethod
+    def lines(self) -> list[str]:
+        """What was said, for the terminal: how much, and how far people agree."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file of what was said."""
+
     def done(self, person: str) -> int:
         """Of how many items a person has said something."""
         return sum(self.said(person, place) for place in range(len(self)))
@@ -84,6 +92,18 @@ def serve(items: Items, port: int, started: Callable[[ThreadingHTTPServer, str],
         server.serve_forever(poll_interval=0.1)
     finally:
         server.server_close()
+
+
+def ask_people(items: Items, port: int, say: Callable[[str], None] | None) -> list[str]:
+    """Serve until Ctrl-C, then close; returns `items.lines()`. say: told the address; None: ask nobody, only report."""
+    try:
+        if say is not None:
+            serve(items, port, lambda _, address: say(f"{address} (Ctrl-C ends)"))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        items.close()
+    return items.lines()
 
 
 def now() -> str:

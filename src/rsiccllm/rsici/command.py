@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from rsiccllm.endpoint import Budget, Endpoint
 from rsiccllm.errors import InputError
@@ -29,6 +30,23 @@ def task_settings(
     if split not in {None, of_preset}:
         raise InputError(f"--split {split}: --preset {preset} takes the split '{of_preset}'; leave --split out")
     return TaskSettings(wanted, read_shares(shares), phrasings, boxes, seed), of_preset
+
+
+def build(
+    specs: Sequence[str],
+    out: Path,
+    settings: BuildSettings,
+    teacher: Literal["rules", "openai"],
+    endpoint: Endpoint,
+    budget: Budget,
+    look: Look,
+    dry: bool,
+    say: Callable[[str], None],
+) -> dict[str, int] | None:
+    """Build with the teacher of that name; endpoint, budget and look are of the endpoint's alone."""
+    if teacher == "rules":
+        return build_by_rules(specs, out, settings, dry)
+    return build_by_endpoint(specs, out, settings, endpoint, budget, look, dry, say)
 
 
 def build_by_rules(specs: Sequence[str], out: Path, settings: BuildSettings, dry: bool) -> dict[str, int]:

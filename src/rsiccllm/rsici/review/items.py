@@ -20,7 +20,7 @@ from rsiccllm.rsici.gates import check
 from rsiccllm.rsici.prior import Prior, prior_of
 from rsiccllm.rsici.prompts import facts_in_words
 from rsiccllm.rsici.review.decisions import CHOICES, REVIEWS, Decision, read_reviews
-from rsiccllm.rsici.review.pages import TITLE, Shown, item_page, report_page
+from rsiccllm.rsici.review.pages import TITLE, Shown, item_page, report_lines, report_page
 from rsiccllm.sources import open_source
 
 REJECTED = "rejected.jsonl"
@@ -121,6 +121,10 @@ class Review(Items):
     def report(self) -> Html:
         """Who decided what, and how far they agree."""
         return report_page(self.reviews, len(self), self.root)
+
+    def lines(self) -> list[str]:
+        """How many were looked at, and how far people agree."""
+        return report_lines(self.reviews, len(self))
 
     def _shown(self, place: int) -> Shown:
         record = self.records[place]

@@ -1,0 +1,6 @@
+"""`python -m rsiccllm.cli`, as torchrun starts it."""
+
+from rsiccllm.cli import main
+
+if __name__ == "__main__":
+    main()
