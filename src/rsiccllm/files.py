@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, JSON Lines, and paths that stay inside their data root."""
+"""Files that are written whole or not at all, JSON Lines, YAML, and paths that stay inside their data root."""
 
 from __future__ import annotations
 
@@ -14,11 +14,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 from rsiccllm.errors import InputError
 
 Record = TypeVar("Record", bound=BaseModel)
+
+MAX_BYTES = 2**30
+"""Of a text file. The longest annotations in use (ChangeChat-105k) have some 100 MB; what is read is held whole."""
+
+MAX_LINE = 2**24
+"""Characters of one record. The longest of ours have a few thousand."""
+
+MAX_YAML = 2**20
+"""Bytes of a YAML file, which a person writes: it is parsed at about a megabyte in ten seconds."""
 
 
 @contextmanager
@@ -82,10 +92,14 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_text(path: Path | str) -> str:
-    """Read a UTF-8 text file, with or without a byte order mark. Raises InputError when it is missing, a directory, or
-    not UTF-8."""
+    """Read a UTF-8 text file, with or without a byte order mark. Raises InputError when it is missing, no regular file
+    (a pipe or a device would be read without end), longer than `MAX_BYTES`, or not UTF-8."""
     path = Path(path)
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(f"{path}: not a regular file, expected a text file")
+        if path.is_file() and (size := path.stat().st_size) > MAX_BYTES:
+            raise InputError(f"{path}: {size:,} bytes; expected at most {MAX_BYTES:,}, or several files")
         return path.read_text(encoding="utf-8-sig")
     except IsADirectoryError:
         raise InputError(f"{path}: is a directory, expected a file") from None
@@ -119,6 +133,34 @@ def read_json(path: Path | str) -> Any:
         raise InputError(f"{path}: JSON is nested too deeply") from None
     except ValueError as error:  # a number of thousands of digits
         raise InputError(f"{path}: not valid JSON ({error})") from None
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML of plain values, without aliases: a few lines of them stand for a value of billions of parts."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """As the base class's, but for aliases."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read", mark)
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(text: str, where: object, loader: type[PlainLoader] = PlainLoader) -> Any:
+    """The value of a YAML text. where: what errors call it. loader: reads the text, with resolvers of its own.
+
+    Raises InputError for what is not YAML, for aliases, tags of Python's, values nested too deeply and long texts.
+    """
+    if len(text) > MAX_YAML:
+        raise InputError(f"{where}: {len(text):,} characters of YAML; expected at most {MAX_YAML:,}")
+    try:
+        return yaml.load(text, loader)
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, OverflowError) as error:
+        # ValueError: the 45th of a 13th month. TypeError: a list as the key of a mapping.
+        mark = getattr(error, "problem_mark", None)
+        reason = " ".join(str(getattr(error, "problem", None) or "").split())[:120]
+        line = f":{mark.line + 1}" if mark else ""
+        raise InputError(f"{where}{line}: not valid YAML{f' ({reason})' if reason else ''}") from None
 
 
 SHARD = "{}-{:05d}.{}"
@@ -159,6 +201,8 @@ def _read_file(path: Path, record: type[Record], records: list[Record], seen: di
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
+        if len(line) > MAX_LINE:
+            raise InputError(f"{path}:{number}: a line of {len(line):,} characters; expected at most {MAX_LINE:,}")
         try:
             item = record.model_validate_json(line)
         except ValidationError as error:

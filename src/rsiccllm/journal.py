@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rsiccllm.errors import InputError
+from rsiccllm.files import MAX_LINE
 
 
 class Journal:
@@ -59,10 +60,10 @@ class Journal:
     def read(self) -> Iterator[dict[str, Any]]:
         """Every object, in the order of writing. Raises InputError naming the line that is none."""
         with self.path.open("rb") as handle:
-            for number, line in enumerate(handle, start=1):
+            for number, line in enumerate(iter(lambda: handle.readline(MAX_LINE + 1), b""), start=1):
                 try:
-                    value = json.loads(line)
-                except ValueError:
+                    value = json.loads(line) if len(line) <= MAX_LINE else None
+                except (ValueError, RecursionError):
                     value = None
                 if not isinstance(value, dict):
                     raise InputError(f"{self.path}:{number}: not a JSON object; the file was edited or damaged")

@@ -208,7 +208,19 @@ def _header(path: Path | str, max_pixels: int, data: bytes | None = None) -> Ite
         raise InputError(f"{path}: cannot be opened as an image ({_reason(error)})") from None
     with image:
         check_size(path, *_upright_size(image), max_pixels)
+        _check_blocks(path, image, max_pixels)
         yield image
+
+
+def _check_blocks(path: Path | str, image: PIL.Image.Image, max_pixels: int) -> None:
+    """A TIFF decodes tile by tile, and a tile may be told to be far larger than the image that it is cut to."""
+    tags = getattr(image, "tag_v2", {})
+    try:
+        sides = [int(tags.get(tag, 1)) for tag in (322, 323)]  # TileWidth, TileLength (TIFF 6.0, section 15)
+    except (TypeError, ValueError):
+        raise InputError(f"{path}: cannot be opened as an image (tile size is no number)") from None
+    if sides[0] * sides[1] > max_pixels:
+        raise InputError(f"{path}: tiles of {sides[0]}x{sides[1]} pixels; expected at most {max_pixels:,} in one")
 
 
 @contextmanager

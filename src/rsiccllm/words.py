@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from rsiccllm.errors import InputError
-from rsiccllm.files import read_text
+from rsiccllm.files import parse_yaml, read_text
 
 TOKEN = re.compile(r"[a-z0-9]+(?:[-'’][a-z0-9]+)*|[.,;:!?\n]", re.IGNORECASE)
 
@@ -233,11 +233,7 @@ def load_words(extra: Path | None = None) -> Words:
     """
     table = yaml.safe_load(resources.files("rsiccllm").joinpath("words.yaml").read_text(encoding="utf-8"))
     if extra is not None:
-        try:
-            more = yaml.safe_load(read_text(extra))
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            raise InputError(f"{extra}{f':{mark.line + 1}' if mark else ''}: not valid YAML") from None
+        more = parse_yaml(read_text(extra), extra)
         if not isinstance(more, dict):
             raise InputError(f"{extra}: should be a mapping with the keys of words.yaml")
         table = _merge(table, more, str(extra))

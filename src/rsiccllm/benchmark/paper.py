@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from rich.console import Console, Group
 from rich.table import Table
@@ -33,6 +32,7 @@ from rsiccllm.files import (
     describe_validation,
     inside,
     link_or_copy,
+    parse_yaml,
     read_jsonl,
     read_text,
     write_json,
@@ -136,11 +136,9 @@ class Finished:
 
 def load_table(path: Path) -> PaperTable:
     """Read a file of recipes/paper/. Raises InputError naming file and field; recipes and overrides are read too."""
+    fields = parse_yaml(read_text(path), path)
     try:
-        fields = yaml.safe_load(read_text(path))
         table = PaperTable.model_validate(fields)
-    except yaml.YAMLError:
-        raise InputError(f"{path}: not valid YAML") from None
     except ValidationError as error:
         raise InputError(f"{path}: {describe_validation(error)}") from None
     here = {"model": "x", "data": "x", "out": "x"}

@@ -31,11 +31,14 @@ class SentenceEncoder:
     def __init__(self, name: str) -> None:
         from transformers import AutoModel, AutoTokenizer
 
+        from rsiccllm.model.checkpoint import DATA_ONLY, WEIGHTS_ONLY, refuse_pickles
+
         if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
             raise InputError(f"--sbs {name}: no config.json in it; expected a transformers model")
+        refuse_pickles(name)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(name)
-            self.model = AutoModel.from_pretrained(name).eval()
+            self.tokenizer = AutoTokenizer.from_pretrained(name, **DATA_ONLY)
+            self.model = AutoModel.from_pretrained(name, **WEIGHTS_ONLY).eval()
         except (OSError, ValueError, KeyError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"--sbs {name}: cannot be loaded as a sentence-embedding model ({line[:200]})") from None

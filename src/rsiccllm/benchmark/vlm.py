@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from rsiccllm.errors import InputError
-from rsiccllm.model.checkpoint import load_config
+from rsiccllm.model.checkpoint import DATA_ONLY, WEIGHTS_ONLY, check_whole, load_config
 
 
 class VisionLanguageModel:
@@ -35,10 +35,13 @@ class VisionLanguageModel:
         Raises InputError where there is no checkpoint, its architecture takes no images, or its weights do not fit.
         """
         processor = load_stock_processor(name)
+        check_whole(name)
         gpu = torch.cuda.is_available()
         where: dict[str, Any] = {"dtype": "auto", "device_map": "auto"} if gpu else {"dtype": torch.float32}
         try:
-            model, report = AutoModelForImageTextToText.from_pretrained(name, output_loading_info=True, **where)
+            model, report = AutoModelForImageTextToText.from_pretrained(
+                name, output_loading_info=True, **WEIGHTS_ONLY, **where
+            )
         except (OSError, ValueError) as error:
             raise InputError(f"{name}: no model could be loaded ({_line(error)})") from None
         # A weight that silently starts at random is the worst of faults.
@@ -103,9 +106,9 @@ def load_stock_processor(name: str) -> Any:
     stock = PROCESSOR_MAPPING[type(config)]
     try:
         if _torchvision_imports():
-            processor = AutoProcessor.from_pretrained(name)
+            processor = AutoProcessor.from_pretrained(name, **DATA_ONLY)
         else:
-            processor = image_only(stock).from_pretrained(name)
+            processor = image_only(stock).from_pretrained(name, **DATA_ONLY)
     except (OSError, ValueError, TypeError, ImportError) as error:
         raise InputError(f"{name}: no processor could be loaded ({_line(error)})") from None
     if not isinstance(processor, stock):

@@ -51,8 +51,8 @@ def image_of(given: ImageLike, name: str) -> PIL.Image.Image:
         check_size(name, *given.size)
         try:
             return to_rgb(PIL.ImageOps.exif_transpose(given))
-        except OSError as error:  # a file cut short shows when it is decoded
-            raise InputError(f"{name}: cannot be decoded ({error})") from None
+        except Exception as error:  # a damaged file shows when it is decoded, by almost any exception there is
+            raise InputError(f"{name}: cannot be decoded ({' '.join(str(error).split())[:120]})") from None
     torch: Any = sys.modules.get("torch")
     if torch is not None and isinstance(given, torch.Tensor):
         if given.ndim != 3 or given.shape[0] != 3:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rsiccllm.errors import InputError
-from rsiccllm.files import read_text
+from rsiccllm.files import inside, read_text
 from rsiccllm.sources.base import images_in, refuse
 
 
@@ -47,12 +47,18 @@ def _from_folders(before: Path, after: Path) -> list[Item]:
     for name in sorted(first.keys() | second.keys()):
         missing = next((folder for folder, held in ((before, first), (after, second)) if name not in held), None)
         fault = f"{missing}: no image of this name" if missing else ""
+        for folder, held in ((before, first), (after, second)):
+            try:
+                inside(folder, held.get(name, name))
+            except InputError as error:  # a symbolic link that leads out of the folder
+                fault = fault or str(error)
         items.append(Item(name, before / first.get(name, name), after / second.get(name, name), fault))
     return items
 
 
 def _from_csv(path: Path) -> list[Item]:
-    """Columns `before` and `after`, paths relative to the file's folder, and perhaps `id`; others are passed over."""
+    """Columns `before` and `after`, paths relative to the file's folder and inside it, and perhaps `id`; others are
+    passed over."""
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     items: dict[str, Item] = {}
     try:
@@ -68,7 +74,11 @@ def _from_csv(path: Path) -> list[Item]:
             name = row.get("id") or str(number)
             if name in items:
                 raise InputError(f"{where}: id '{name}' stands twice")
-            items[name] = Item(name, path.parent / row["before"], path.parent / row["after"])
+            try:
+                before, after = (inside(path.parent, row[column]) for column in ("before", "after"))
+            except InputError as error:
+                raise InputError(f"{where}: {error}; expected paths inside the folder of the list") from None
+            items[name] = Item(name, before, after)
     except csv.Error as error:
         raise InputError(f"{path}:{rows.line_num}: not valid CSV ({error})") from None
     if not items:

@@ -106,7 +106,7 @@ def estimate_tokens(request: Request) -> tuple[int, int]:
 def _image_tokens(uri: str) -> int:
     data = uri.partition("base64,")[2]
     try:
-        width, height = PIL.Image.open(io.BytesIO(base64.b64decode(data))).size
-    except (OSError, ValueError):
+        width, height = PIL.Image.open(io.BytesIO(base64.b64decode(data)), formats=("PNG", "JPEG", "WEBP")).size
+    except (OSError, ValueError, PIL.Image.DecompressionBombError):
         return 0  # not embedded: the endpoint fetches it, and nothing is known of it
     return max(4, math.ceil(width / 28) * math.ceil(height / 28))

@@ -17,12 +17,18 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from rsiccllm.errors import InputError
+from rsiccllm.geo.vrt import check_vrt
 
 PERCENTILES = (2.0, 98.0)
 SAMPLES = 25
 """Windows in which the shift between the dates is estimated."""
 AGREE = 0.75
 """Pixels, median distance of the windows' shifts from their median, from which they are not believed."""
+
+MAX_BLOCK = 2**29
+"""Bytes of one block of a raster, all bands: what is decoded at once. Usual ones have under a megabyte."""
+MAX_PIXELS = 10**11
+"""Of the common grid: 25,000 square kilometres at 0.5 m. The files of a raster may be tiny and its sides endless."""
 
 
 class Shift(NamedTuple):
@@ -95,6 +101,8 @@ class Grid:
     def _open(self, path: Path) -> Any:
         if not path.is_file():
             raise InputError(f"{path}: no such file; expected a GeoTIFF or a VRT")
+        if path.suffix.lower() == ".vrt":
+            check_vrt(path)
         try:
             source = self._stack.enter_context(
                 rasterio.open(path, driver="VRT" if path.suffix.lower() == ".vrt" else "GTiff")
@@ -105,6 +113,12 @@ class Grid:
             raise InputError(f"{path}: has no coordinate system; expected a georeferenced raster")
         if np.dtype(source.dtypes[0]).kind not in "uif":
             raise InputError(f"{path}: pixels of type {source.dtypes[0]}; expected integers or floats")
+        rows, columns = max(source.block_shapes, key=math.prod)
+        if rows * columns * source.count * np.dtype(source.dtypes[0]).itemsize > MAX_BLOCK:
+            raise InputError(
+                f"{path}: is stored in blocks of {columns}x{rows} pixels, each of which is decoded whole; expected at "
+                f"most {MAX_BLOCK // 2**20} MiB a block (gdal_translate -co TILED=YES writes small ones)"
+            )
         return source
 
     def _common(self) -> tuple[Any, Any, int, int]:
@@ -129,6 +143,11 @@ class Grid:
             raise InputError(
                 f"{self.paths[0]} and {self.paths[1]}: overlap in {max(width, 0)}x{max(height, 0)} pixels of "
                 f"{side:g}; expected at least 28x28"
+            )
+        if width * height > MAX_PIXELS:
+            raise InputError(
+                f"{self.paths[0]} and {self.paths[1]}: overlap in {width:,}x{height:,} pixels of {side:g}; expected at "
+                f"most {MAX_PIXELS:,} in all (cut them into parts)"
             )
         return crs, from_origin(left, top, side, side), width, height
 

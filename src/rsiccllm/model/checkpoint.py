@@ -1,4 +1,7 @@
-"""Checkpoint folders: written whole or not at all, and found by the name of the run that made them."""
+"""Checkpoint folders: written whole or not at all, with checksums, and found by the name of the run that made them.
+
+Only safetensors are loaded, and no code that comes with a model is run: a model of a stranger's is data, not a program.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,100 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from rsiccllm.errors import InputError
-from rsiccllm.files import sha256
+from rsiccllm.files import inside, read_json, sha256, write_json
+
+WHOLE = "whole.json"
+"""The file in a checkpoint folder that holds the SHA-256 of each other file by its name; written last."""
+
+PICKLES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
+"""Endings of files that are Python pickles, or may be: to load one is to run what is in it."""
+
+DATA_ONLY: dict[str, Any] = {"trust_remote_code": False}
+"""Arguments of every `from_pretrained`: no code of the checkpoint's is run, and nobody is asked whether it may."""
+
+WEIGHTS_ONLY: dict[str, Any] = {**DATA_ONLY, "use_safetensors": True}
+"""The same for what loads weights: from safetensors, or not at all."""
 
 
 def load_config(name: str) -> Any:
-    """The configuration of a checkpoint folder or hub name. Raises InputError where there is none, or a broken one."""
+    """The configuration of a checkpoint folder or hub name.
+
+    Raises InputError where there is none, a broken one, one that needs code of its own, and beside pickles.
+    """
+    refuse_pickles(name)
     try:
-        return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError, StrictDataclassError) as error:
-        raise InputError(f"{name}: no model could be loaded ({' '.join(str(error).split())[:200]})") from None
+        return AutoConfig.from_pretrained(name, **DATA_ONLY)
+    except Exception as error:  # broken settings are answered with almost any exception there is
+        raise InputError(f"{name}: no model could be loaded ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """One line of an exception of transformers'."""
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text or "custom code" in text:
+        return "it needs Python code of its own, which is never run; expected an architecture that transformers has"
+    return text[:200] or type(error).__name__
+
+
+def refuse_pickles(name: str) -> None:
+    """Raise InputError where the folder `name` holds pickled weights, which run code when they are loaded.
+
+    A checkpoint that training wrote also holds the optimizer's state as torch writes it. It passes: of its files only
+    the safetensors are opened for a model, and a resumed training reads the others without running what is in them.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return
+    found = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in PICKLES)
+    if found and not ((folder / "trainer_state.json").is_file() and (folder / WHOLE).is_file()):
+        raise InputError(
+            f"{folder / found[0]}: a pickle, which could run any code when it is loaded; only safetensors are read. "
+            "Convert the weights with save_pretrained, or remove the file where model.safetensors is beside it"
+        )
+
+
+def mark_whole(folder: Path) -> None:
+    """Write the checksums of all files of a folder into it, once they are all there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != WHOLE)  # FSDP's lie deeper
+    write_json(folder / WHOLE, {path.relative_to(folder).as_posix(): sha256(path) for path in files})
+
+
+def damaged(folder: Path, leave_out: frozenset[str] = frozenset()) -> str | None:
+    """The first file of a folder that is not as it was when the folder was written, and how; None where all are.
+
+    leave_out: endings of files that are not looked at.
+    """
+    try:
+        marks = read_json(folder / WHOLE)
+    except InputError:
+        return f"{WHOLE} is missing or broken"
+    if not isinstance(marks, dict) or not marks:
+        return f"{WHOLE} is missing or broken"
+    for name, digest in marks.items():
+        if Path(name).suffix in leave_out:
+            continue
+        try:
+            file = inside(folder, name)
+            if not file.is_file():
+                return f"{name} is missing"
+            if sha256(file) != digest:
+                return f"{name} is damaged or was edited"
+        except InputError:
+            return f"{name} cannot be read"
+    return None
+
+
+def check_whole(name: str) -> None:
+    """Raise InputError where a model folder has checksums and a file in it is not as it was written.
+
+    A flipped bit in a weight gives other captions and no error. Folders of others have no such file, and pass.
+    """
+    folder = Path(name)
+    if (folder / WHOLE).is_file() and (fault := damaged(folder, PICKLES)) is not None:
+        raise InputError(f"{name}: {fault}; take a whole copy (or remove {WHOLE}, if it was you who edited the file)")
 
 
 def save_model(model: Any, processor: Any, folder: Path, weights: dict[str, Any] | None = None) -> None:
@@ -29,6 +113,7 @@ def save_model(model: Any, processor: Any, folder: Path, weights: dict[str, Any]
     try:
         model.save_pretrained(temporary, state_dict=weights)
         processor.save_pretrained(temporary)
+        mark_whole(temporary)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
     finally:

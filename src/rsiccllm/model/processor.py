@@ -17,6 +17,7 @@ from transformers import AutoProcessor, PreTrainedTokenizerFast, Qwen2_5_VLProce
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from rsiccllm.errors import InputError
+from rsiccllm.model.checkpoint import DATA_ONLY
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -95,9 +96,10 @@ def load_processor(
 ) -> PairProcessor:
     """Load from a folder or a hub name, ours or a plain Qwen-VL's. Pixel limits override the checkpoint's."""
     try:
-        processor = PairProcessor.from_pretrained(str(checkpoint))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{checkpoint}: no processor could be loaded ({str(error).splitlines()[0]})") from None
+        processor = PairProcessor.from_pretrained(str(checkpoint), **DATA_ONLY)
+    except Exception as error:  # a broken tokenizer.json is answered with almost any exception there is
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{checkpoint}: no processor could be loaded ({reason})") from None
     size = processor.image_processor.size
     if min_pixels is not None:
         size["shortest_edge"] = min_pixels

@@ -32,7 +32,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import is_bitsandbytes_available
 
 from rsiccllm.errors import InputError
-from rsiccllm.model.checkpoint import load_config
+from rsiccllm.model.checkpoint import WEIGHTS_ONLY, check_whole, load_config
 from rsiccllm.model.difference import ChangeMap, DifferencePath, ZeroLinear
 from rsiccllm.model.fusion import Fusion
 from rsiccllm.model.variants import VARIANTS, Variant
@@ -284,7 +284,8 @@ def load_model(
     """
     name = str(checkpoint)
     config, model_class = _config_of(name, variant)
-    options = {"quantization_config": _four_bit(dtype)} if four_bit else {}
+    check_whole(name)
+    options = {**WEIGHTS_ONLY, **({"quantization_config": _four_bit(dtype)} if four_bit else {})}
     try:
         model, report = model_class.from_pretrained(
             name, config=config, dtype=dtype, attn_implementation=attention, output_loading_info=True, **options

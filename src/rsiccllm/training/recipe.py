@@ -9,11 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rsiccllm.errors import InputError
-from rsiccllm.files import describe_validation, read_text
+from rsiccllm.files import PlainLoader, describe_validation, parse_yaml, read_text
 from rsiccllm.model.variants import Variant
 
 PreferenceLoss = Literal["paper", "softmax", "positive", "anchored", "length-normalised", "ours"]
@@ -240,16 +239,13 @@ class DNPORecipe(AnswerRecipe):
 Kind = TypeVar("Kind", bound=Recipe)
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(PlainLoader):
     """YAML 1.1 reads 1e-4 as text, 1.2 as a number; people write it all the time and mean the number."""
 
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")
 )
-
-
-_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)  # ValueError: the 45th of a 13th month
 
 
 def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> Kind:
@@ -259,25 +255,19 @@ def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> 
     """
     text = read_text(path)
     texts = {name for name, field in kind.model_fields.items() if field.annotation in (str, Path)} | {"data"}
-    try:
-        fields = yaml.load(text, _Loader)
-        if isinstance(fields, dict) and texts & fields.keys():
-            # Where text is expected, 0E0 is a name, as it is for whatever else reads and writes YAML.
-            fields |= {name: value for name, value in yaml.safe_load(text).items() if name in texts}
-    except _NOT_YAML as error:
-        mark = getattr(error, "problem_mark", None)
-        raise InputError(f"{path}{f':{mark.line + 1}' if mark else ''}: not valid YAML") from None
+    fields = parse_yaml(text, path, _Loader)
+    if isinstance(fields, dict) and texts & fields.keys():
+        # Where text is expected, 0E0 is a name, as it is for whatever else reads and writes YAML.
+        fields |= {name: value for name, value in parse_yaml(text, path).items() if name in texts}
     if not isinstance(fields, dict):
         raise InputError(f"{path}: expected `field: value` lines")
     for override in overrides:
         name, found, value = override.partition("=")
         if not found or not name:
             raise InputError(f"override {override!r}: expected field=value")
-        try:
-            # A folder may be named 2024, and a shell eats the quotes that would say so.
-            fields[name] = value if name in texts and not value.startswith("{") else yaml.load(value, _Loader)
-        except _NOT_YAML:
-            raise InputError(f"override {override!r}: the value is not valid YAML") from None
+        # A folder may be named 2024, and a shell eats the quotes that would say so.
+        plain = name in texts and not value.startswith("{")
+        fields[name] = value if plain else parse_yaml(value, f"override {override!r}", _Loader)
     where = f"{path} (with {' '.join(overrides)})" if overrides else str(path)
     for name in fields:
         if name not in kind.model_fields:

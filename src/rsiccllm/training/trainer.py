@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +26,8 @@ from transformers import (
 
 from rsiccllm import __version__
 from rsiccllm.errors import InputError
-from rsiccllm.files import atomic_write, read_json, sha256, write_json
-from rsiccllm.model.checkpoint import resolve_checkpoint, save_model
+from rsiccllm.files import atomic_write, read_json, write_json
+from rsiccllm.model.checkpoint import WHOLE, damaged, mark_whole, resolve_checkpoint, save_model
 from rsiccllm.model.processor import PairProcessor
 from rsiccllm.model.variants import Variant
 from rsiccllm.model.vlm import load_model
@@ -37,7 +39,6 @@ from rsiccllm.training.mix import MixSampler
 from rsiccllm.training.recipe import AnswerRecipe, Recipe
 from rsiccllm.training.validation import Validation
 
-WHOLE = "whole.json"
 NOTE = "recipe.json"
 
 
@@ -46,9 +47,7 @@ class _MarkWhole(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            files = sorted(p for p in folder.rglob("*") if p.is_file())  # FSDP's parts lie in folders
-            write_json(folder / WHOLE, {str(p.relative_to(folder)): sha256(p) for p in files})
+            mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 class _LogLines(TrainerCallback):
@@ -229,15 +228,17 @@ def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
 
 
 def newest_checkpoint(out: Path) -> Path | None:
-    """The newest checkpoint whose every file has the checksum written when it was finished; others are passed over."""
-    found = sorted((out / "checkpoints").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True)
-    for folder in found:
-        try:
-            marks = read_json(folder / WHOLE)
-            if all(sha256(folder / name) == digest for name, digest in marks.items()):
-                return folder
-        except (InputError, OSError, AttributeError):
-            continue
+    """The newest checkpoint whose every file has the checksum written when it was finished.
+
+    Those that a kill left without checksums are passed over; a finished one that was damaged since is also named.
+    """
+    found = [path for path in (out / "checkpoints").glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
+    for folder in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        fault = damaged(folder)
+        if fault is None:
+            return folder
+        if (folder / WHOLE).exists():
+            print(f"{folder}: {fault}; the checkpoint before it is taken", file=sys.stderr)
     return None
 
 
@@ -290,7 +291,11 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     else:
         with TrainingBar(f"training {recipe.out.name}", first) as shown, _one_line():
             trainer.add_callback(shown)
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            try:
+                trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            except pickle.UnpicklingError as error:  # torch reads tensors and plain values, and runs nothing
+                reason = " ".join(str(error).split())[:200]
+                raise InputError(f"{resume}: the optimizer's state holds more than tensors ({reason})") from None
     if trainer.ema:
         trainer.ema.give(trainer.accelerator.unwrap_model(trainer.model))
     trainer.finish()
