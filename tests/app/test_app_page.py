@@ -119,6 +119,35 @@ def test_examples_on_a_phone_and_in_the_dark(address: str, width: int, dark: boo
         assert browser.run("[...document.querySelectorAll('button')].every(b => b.tabIndex >= 0)")
 
 
+def test_geotiffs_of_different_grids_are_brought_onto_one(address: str, captioner: Captioner, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    from rasterio.transform import from_origin
+
+    rng = np.random.default_rng(1)
+    paths = tmp_path / "before.tif", tmp_path / "after.tif"
+    for path, corner, side in zip(paths, ((400_000, 5_000_000), (400_008, 4_999_992)), (112, 128), strict=True):
+        with rasterio.open(path, "w", driver="GTiff", width=side, height=side, count=3, dtype="uint16",
+                           crs="EPSG:32633", transform=from_origin(*corner, 2, 2)) as raster:  # fmt: skip
+            raster.write(rng.integers(100, 9000, (3, side, side)).astype(np.uint16))
+    with Browser() as browser:
+        opened(browser, address)
+        for field, path in zip(("before", "after"), paths, strict=True):
+            browser.upload(f"#{field} input[type=file]", path)
+        browser.wait("document.querySelectorAll('#viewer img').length === 2", 60)
+        assert browser.run("document.querySelector('#viewer img').naturalWidth") == 108  # what they share
+        browser.run("document.querySelector('#go').click()")
+        browser.wait(f"!!{SAID}", 60)
+        notes = browser.run("document.querySelector('#said .notes').innerText")
+        assert "resolution: a pixel is 2.00 m" in notes
+        assert "bits: uint16" in notes
+    # A raster that others sent is never followed to other files: a VRT by the name of a GeoTIFF is no image.
+    rasterio.shutil.copy(paths[0], tmp_path / "named.vrt", driver="VRT")
+    (tmp_path / "named.vrt").rename(tmp_path / "named.tif")
+    viewer, said = Page({"one": captioner}).look(str(paths[0]), str(tmp_path / "named.tif"))
+    assert viewer == ""
+    assert "named.tif: not an image" in said
+
+
 def test_two_models_are_shown_side_by_side(captioner: Captioner) -> None:
     page = Page({"one": captioner, "two": captioner})
     before, after = map(str, page.examples[0])

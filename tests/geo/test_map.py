@@ -17,22 +17,21 @@ pytest.importorskip("shapely")
 pytest.importorskip("pyogrio")
 import cv2
 import rasterio
+import rasterio.shutil
 import shapely
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject, transform_geom
+from rio_cogeo.cogeo import cog_validate
 
+from rasters import ORIGIN, SIDE, SQUARE, scene, write
 from rsiccllm.caption.captioner import Captioner
 from rsiccllm.errors import InputError
-from rsiccllm.geo import run as module
+from rsiccllm.geo import work as module
 from rsiccllm.geo.grid import Grid, Patch
 from rsiccllm.geo.run import MapSettings, map_rasters
 from rsiccllm.geo.tiles import Strip, Tile, is_empty, is_still, pack_map, starts, tiles_of, unpack_map
 from rsiccllm.model.generate import Answer
 from rsiccllm.pairs import OpenedPair
-
-SIDE = 400
-ORIGIN = (400_000.0, 5_000_000.0)  # UTM zone 33N, half a metre a pixel
-SQUARE = (120, 200, 40, 60)  # left, top, width, height, pixels: 20 x 30 m
 
 
 class Differ(Captioner):
@@ -62,26 +61,6 @@ def differ(monkeypatch: pytest.MonkeyPatch) -> Differ:
     made = Differ()
     monkeypatch.setattr(module.Captioner, "load", lambda name: made)
     return made
-
-
-def scene() -> tuple[np.ndarray, np.ndarray]:
-    """Two dates, [3, SIDE, SIDE] uint8: textured ground, and a bright square on the second."""
-    rng = np.random.default_rng(0)
-    ground = cv2.GaussianBlur(rng.normal(0, 1, (SIDE, SIDE)).astype(np.float32), (0, 0), 3)
-    ground = 90 + 25 * ground / ground.std()
-    before = np.clip(np.stack([ground, ground + 5, ground - 5]), 1, 250).astype(np.uint8)
-    after = before.copy()
-    left, top, width, height = SQUARE
-    after[:, top : top + height, left : left + width] = 235
-    return before, after
-
-
-def write(path: Path, data: np.ndarray, side: float = 0.5, crs: str = "EPSG:32633", **more: Any) -> Path:
-    profile = {"driver": "GTiff", "count": data.shape[0], "height": data.shape[1], "width": data.shape[2],
-               "dtype": data.dtype, "crs": crs, "transform": from_origin(*ORIGIN, side, side), **more}  # fmt: skip
-    with rasterio.open(path, "w", **profile) as raster:
-        raster.write(data)
-    return path
 
 
 def expected_polygon() -> Any:
@@ -118,6 +97,7 @@ def test_a_known_change_is_mapped_and_other_readers_read_it(differ: Differ, tmp_
         assert row["area_m2"] == pytest.approx(frame.to_crs("EPSG:6933").area[0], rel=1e-3)
     with rasterio.open(tmp_path / "out" / "change.tif") as change:
         assert change.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert cog_validate(tmp_path / "out" / "change.tif", strict=True, quiet=True) == (True, [], [])
         assert change.crs == "EPSG:32633"
         data = change.read(1)
         assert data.shape == (SIDE, SIDE)
@@ -125,7 +105,8 @@ def test_a_known_change_is_mapped_and_other_readers_read_it(differ: Differ, tmp_
         assert data[top + 5 : top + height - 5, left + 5 : left + width - 5].min() == 254
         assert data[:100].max() == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "change.tif", "changes.geojson", "changes.gpkg", "settings.json", "summary.json", "tiles.jsonl",
+        "change.qml", "change.tif", "changes.geojson", "changes.gpkg", "changes.qml", "settings.json", "summary.json",
+        "tiles.jsonl",
     ]  # fmt: skip
 
 
@@ -149,7 +130,7 @@ def test_another_grid_sixteen_bit_and_nodata(differ: Differ, tmp_path: Path, map
     summary = map_rasters(first, second, tmp_path / "out", str(mapping_checkpoint), MapSettings(tile=128, overlap=32))
     assert summary["grid"]["crs"] == "EPSG:32633"
     assert summary["grid"]["width"] < SIDE
-    assert any("more than 8 bit" in line for line in summary["warnings"])
+    assert any(line.startswith("bits: uint16 was stretched") for line in summary["warnings"])
     features = json.loads((tmp_path / "out" / "changes.geojson").read_text())["features"]
     assert len(features) == 1
     shape = shapely.geometry.shape(transform_geom("EPSG:4326", "EPSG:32633", features[0]["geometry"]))
@@ -237,6 +218,12 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=message):
             Grid(good, other)
+    named = tmp_path / "a.vrt"
+    rasterio.shutil.copy(good, named, driver="VRT")
+    with Grid(named, good, trusted=True) as grid:  # from the command line
+        assert grid.width == SIDE
+    with pytest.raises(InputError, match="cannot be opened as a GeoTIFF"):  # from a page or a server
+        Grid(named, good)
     with pytest.raises(InputError, match=r"has 3 bands, --bands asks for 4,1,2"):
         Grid(good, good, (4, 1, 2))
 
@@ -264,14 +251,17 @@ def test_blending_is_the_weighted_mean_of_the_tiles() -> None:
                 weight = min(row + 0.5, tile.height - row - 0.5, column + 0.5, tile.width - column - 0.5)
                 total[tile.top + row, tile.left + column] += weight * seen[row, column]
                 weights[tile.top + row, tile.left + column] += weight
-    strip, parts = Strip(width, size), []
     tops = starts(height, size, 6)
-    for number, top in enumerate(tops):
-        for tile in tiles:
-            if tile.top == top:
-                strip.add(tile, maps[tile])
-        parts.append(strip.flush((tops[number + 1] if number + 1 < len(tops) else height) - top))
-    assert np.allclose(np.concatenate(parts), total / weights, atol=1e-5)
+    bands = []
+    for left, wide in ((0, 30), (30, 20)):  # two bands of columns
+        strip, parts = Strip(left, wide, size), []
+        for number, top in enumerate(tops):
+            for tile in tiles:
+                if tile.top == top and left - size < tile.left < left + wide:
+                    strip.add(tile, maps[tile])
+            parts.append(strip.flush((tops[number + 1] if number + 1 < len(tops) else height) - top))
+        bands.append(np.concatenate(parts))
+    assert np.allclose(np.concatenate(bands, 1), total / weights, atol=1e-5)
 
 
 def test_cheap_tests_and_packing() -> None:

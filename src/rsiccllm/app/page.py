@@ -5,17 +5,19 @@ from __future__ import annotations
 import atexit
 import os
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 
-from rsiccllm.app.viewer import STYLE, fault_html, pair_html, said_html
+from rsiccllm.app.viewer import STYLE, fault_html, notes_html, pair_html, said_html
 from rsiccllm.caption.captioner import EMBEDDED, Captioner, model_name
 from rsiccllm.caption.overlay import draw_overlay
 from rsiccllm.errors import InputError
 from rsiccllm.files import write_json
+from rsiccllm.page import join
 from rsiccllm.pairs import OpenedPair, open_pair, save_png
 
 ENDINGS = [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"]
@@ -50,14 +52,15 @@ class Page:
         if not before or not after:
             return gr.skip(), ""
         try:
-            return pair_html(_open(before, after)), ""
+            pair, notes = _open(before, after)
+            return pair_html(pair), notes_html(notes)
         except InputError as error:
             return "", fault_html(_plain(error, before, after))
 
     def caption(self, before: str | None, after: str | None, length: str, name: str, other: str) -> tuple[Any, ...]:
         """(viewer, said, text to copy, JSON to download, picture to download)."""
         try:
-            pair = _open(before, after)
+            pair, notes = _open(before, after)
             results = {
                 model: next(self.models[model].caption_all([pair], task="describe" if length == "long" else "caption"))
                 for model in dict.fromkeys(m for m in (name, other) if m != NONE)
@@ -74,14 +77,15 @@ class Page:
             picture = gr.update(value=str(folder / "change.png"), interactive=True)
         text = "\n".join(result.caption for result in results.values())
         data = gr.update(value=str(folder / "caption.json"), interactive=True)
-        return pair_html(pair, first.change_map), said_html(results), text, data, picture
+        said = join([said_html(results), notes_html(notes)])
+        return pair_html(pair, first.change_map), said, text, data, picture
 
     def ask(self, before: str | None, after: str | None, question: str, name: str) -> str:
         """The answer to a question, as HTML."""
         try:
             if not (question or "").strip():
                 raise InputError("no question yet; write one above")
-            pair = _open(before, after)
+            pair, _ = _open(before, after)
             answer = self.models[name].ask(pair.before, pair.after, question)
         except InputError as error:
             return fault_html(_plain(error, before, after))
@@ -91,7 +95,7 @@ class Page:
         """The page, not launched yet."""
         names = list(self.models)
         with gr.Blocks(title="RSICCLLM: what changed?", analytics_enabled=False, delete_cache=(3600, 86400)) as blocks:
-            gr.Markdown("# What changed?\nTwo images of one place, the earlier one first.", elem_id="title")
+            gr.Markdown("# What changed?\nTwo images or GeoTIFFs of one place, the earlier one first.", elem_id="title")
             with gr.Row():
                 with gr.Column(scale=5, min_width=300):
                     before = gr.File(label="First date", file_types=ENDINGS, elem_id="before", height=140)
@@ -144,10 +148,17 @@ class Page:
         return str(address)
 
 
-def _open(before: str | None, after: str | None) -> OpenedPair:
+def _open(before: str | None, after: str | None) -> tuple[OpenedPair, list[str]]:
+    """The pair, and what is to be noted of it. Two GeoTIFFs are brought onto one grid, other images to one size."""
     if not before or not after:
         raise InputError("two images are needed: drop one in each field, or take an example")
-    return open_pair(Path(before), Path(after), max_pixels=PIXELS, resize=True)
+    paths = Path(before), Path(after)
+    if find_spec("rasterio") is not None:
+        from rsiccllm.geo.pair import georeferenced, open_rasters
+
+        if all(map(georeferenced, paths)):
+            return open_rasters(*paths, PIXELS)
+    return open_pair(*paths, max_pixels=PIXELS, resize=True), []
 
 
 def _plain(error: InputError, *paths: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -45,6 +45,9 @@ STYLE = """
 .said .facts li { display: flex; flex-wrap: wrap; gap: 2px 14px; padding: 6px 0; font-size: 14px;
   border-top: 1px solid var(--border-color-primary); }
 .said .facts span { color: var(--quiet); }
+.notes { margin: 10px 0 0; padding: 8px 14px 8px 30px; list-style: disc; border-radius: 10px; font-size: 14px;
+  border: 1px solid #b45309; color: #92400e; background: #fef3c7; overflow-wrap: anywhere; }
+.dark .notes { border-color: #d97706; color: #fcd34d; background: #451a03; }
 .fault { padding: 10px 14px; border-radius: 10px; border: 1px solid #b91c1c; color: #991b1b; background: #fee2e2;
   overflow-wrap: anywhere; }
 .dark .fault { color: #fecaca; background: #450a0a; }
@@ -109,6 +112,13 @@ def _surety(result: Caption) -> Html:
     if result.probability is None:
         return Html("")
     return element("span", f"Raw probability {result.probability:.2f}, not calibrated", css="raw")
+
+
+def notes_html(notes: Sequence[str]) -> Html:
+    """What is to be known of two rasters: far from training, shifted, cloudy. Nothing where there is nothing."""
+    if not notes:
+        return Html("")
+    return element("ul", *(element("li", note) for note in notes), css="notes", attributes={"aria-label": "Notes"})
 
 
 def fault_html(message: str) -> Html:

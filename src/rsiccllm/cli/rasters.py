@@ -26,21 +26,28 @@ def map_command(
     tile: Annotated[int, typer.Option(help="pixels of a tile, a side")] = 256,
     overlap: Annotated[int, typer.Option(help="pixels that tiles share")] = 64,
     register: Annotated[bool, typer.Option(help="correct the shift left between the dates")] = True,
+    workers: Annotated[int, typer.Option(min=1, help="processes, or with --ray actors; each loads the model")] = 1,
+    ray: Annotated[
+        str | None, typer.Option(help="spread the work by Ray: local starts one here, auto or an address joins one")
+    ] = None,
 ) -> None:
     """Map what changed between two rasters of any size.
 
-    Writes polygons (GeoJSON and GeoPackage), the change map (a COG) and a summary. Stopped, it goes on when called
-    again. Needs: pip install 'rsiccllm[geo]'.
+    Writes polygons (GeoJSON and GeoPackage), the change map (a COG), a QGIS style beside each and a summary. Stopped,
+    it goes on when called again. Needs: pip install 'rsiccllm[geo]', for --ray 'rsiccllm[ray]' too.
 
     \b
-    Example:
+    Examples:
       rsiccllm map 2019.tif 2023.tif --dates 2019-05-01 2023-06-01 --out runs/map
+      rsiccllm map 2019.vrt 2023.vrt --workers 8 --out runs/county
     """
     need("rasterio", "shapely", "pyogrio", extra="geo")
+    if ray is not None:
+        need("ray", extra="ray")
     quiet()
     from rsiccllm.geo.run import MapSettings, map_rasters
 
-    settings = MapSettings(tile, overlap, smallest, bands, dates, register)
+    settings = MapSettings(tile, overlap, smallest, bands, dates, register, workers, ray)
     summary = map_rasters(before, after, out, model, settings)
     for line in summary["warnings"]:
         say(f"note: {line}")

@@ -20,6 +20,8 @@ from rsiccllm.errors import InputError
 from rsiccllm.geo.vrt import check_vrt
 
 PERCENTILES = (2.0, 98.0)
+CACHE = 128
+"""MiB of blocks that GDAL keeps, in each process."""
 SAMPLES = 25
 """Windows in which the shift between the dates is estimated."""
 AGREE = 0.75
@@ -44,6 +46,16 @@ class Shift(NamedTuple):
     applied: bool
 
 
+class Fit(NamedTuple):
+    """What two rasters were found to need, so that another process need not look again.
+
+    ranges: [2, 3, 2], of each date's red, green and blue the values that become 0 and 255.
+    """
+
+    shift: Shift
+    ranges: np.ndarray
+
+
 class Patch(NamedTuple):
     """A window of both dates. before, after: [height, width, 3] uint8. valid: [height, width] bool: both have data."""
 
@@ -61,28 +73,38 @@ class Grid:
     Args:
         bands: three bands (from 1) shown as red, green and blue; None takes those marked so, else 1 to 3, else 1 alone.
         register: estimate and correct the shift that is left between the dates.
+        fit: of a grid of the same rasters; nothing is then estimated.
+        trusted: the rasters are from whoever runs this: VRTs, which name other files, and files beside a raster (.ovr,
+            .tfw, .aux.xml) are read too.
 
     Raises InputError for what is no GeoTIFF or VRT, has no coordinate system, or does not overlap.
     """
 
     def __init__(
-        self, before: Path, after: Path, bands: tuple[int, int, int] | None = None, register: bool = True
+        self,
+        before: Path,
+        after: Path,
+        bands: tuple[int, int, int] | None = None,
+        register: bool = True,
+        fit: Fit | None = None,
+        trusted: bool = False,
     ) -> None:
         self._stack = ExitStack()
         try:
-            self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=256))
+            look = "FALSE" if trusted else "EMPTY_DIR"  # whether files beside a raster are taken for a part of it
+            self._stack.enter_context(rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_DISABLE_READDIR_ON_OPEN=look))
             self.paths = (before, after)
+            self._trusted = trusted
             self.sources = [self._open(path) for path in self.paths]
             self.bands = [_bands(source, path, bands) for source, path in zip(self.sources, self.paths, strict=True)]
             self.crs, self.transform, self.width, self.height = self._common()
-            self.shift = Shift(0.0, 0.0, 0, False)
-            self._row: tuple[tuple[int, int], Patch] | None = None
+            self.shift = Shift(0.0, 0.0, 0, False) if fit is None else fit.shift
             self.rasters = [self._warp(source) for source in self.sources]
-            self.ranges = self._ranges()
-            if register:
+            self.ranges = self._ranges() if fit is None else fit.ranges
+            if register and fit is None:
                 self.shift = self._estimate()
-                if self.shift.applied:
-                    self.rasters[1] = self._warp(self.sources[1], self.shift)
+            if self.shift.applied:
+                self.rasters[1] = self._warp(self.sources[1], self.shift)
         except BaseException:
             self._stack.close()
             raise
@@ -91,7 +113,14 @@ class Grid:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._stack.close()
+
+    @property
+    def fit(self) -> Fit:
+        return Fit(self.shift, self.ranges)
 
     @property
     def pixel(self) -> float:
@@ -99,16 +128,16 @@ class Grid:
         return float(self.transform.a * self.crs.linear_units_factor[1])
 
     def _open(self, path: Path) -> Any:
+        wanted = "GeoTIFF or VRT" if self._trusted else "GeoTIFF"
         if not path.is_file():
-            raise InputError(f"{path}: no such file; expected a GeoTIFF or a VRT")
-        if path.suffix.lower() == ".vrt":
+            raise InputError(f"{path}: no such file; expected a {wanted}")
+        driver = "VRT" if self._trusted and path.suffix.lower() == ".vrt" else "GTiff"
+        if driver == "VRT":
             check_vrt(path)
         try:
-            source = self._stack.enter_context(
-                rasterio.open(path, driver="VRT" if path.suffix.lower() == ".vrt" else "GTiff")
-            )
+            source = self._stack.enter_context(rasterio.open(path, driver=driver))
         except rasterio.errors.RasterioError as error:
-            raise InputError(f"{path}: cannot be opened as a GeoTIFF or VRT ({str(error).splitlines()[0]})") from None
+            raise InputError(f"{path}: cannot be opened as a {wanted} ({str(error).splitlines()[0]})") from None
         if source.crs is None or source.transform.is_identity:
             raise InputError(f"{path}: has no coordinate system; expected a georeferenced raster")
         if np.dtype(source.dtypes[0]).kind not in "uif":
@@ -138,7 +167,7 @@ class Grid:
         left, bottom = (max(box[i] for box in boxes) for i in (0, 1))
         right, top = (min(box[i] for box in boxes) for i in (2, 3))
         side = max(sides)
-        width, height = int((right - left) / side), int((top - bottom) / side)
+        width, height = int((right - left) / side + 1e-6), int((top - bottom) / side + 1e-6)
         if width < 28 or height < 28:
             raise InputError(
                 f"{self.paths[0]} and {self.paths[1]}: overlap in {max(width, 0)}x{max(height, 0)} pixels of "
@@ -171,44 +200,43 @@ class Grid:
         )
 
     def _ranges(self) -> np.ndarray:
-        """[3, 2]: the values that become 0 and 255 in red, green and blue, the same for both dates.
+        """[2, 3, 2]: of each date's red, green and blue the values that become 0 and 255.
 
         8-bit pixels stay as they are. Others are stretched between the PERCENTILES of both dates together, taken from
-        a reduced view of the whole.
+        a reduced view of the whole; where the two have other types, their numbers do not compare, and each has its own.
         """
-        if all(source.dtypes[0] == "uint8" for source in self.sources):
-            return np.array([[0.0, 255.0]] * 3)
+        types = [np.dtype(source.dtypes[0]) for source in self.sources]
         factor = max(1.0, max(self.width, self.height) / 512)
         shape = (max(1, round(self.height / factor)), max(1, round(self.width / factor)))
-        views = []
-        for raster, bands in zip(self.rasters, self.bands, strict=True):
+        ranges = np.array([[[0.0, 255.0]] * 3] * 2)
+        views: list[np.ndarray] = []
+        for raster, bands, kind in zip(self.rasters, self.bands, types, strict=True):
+            if kind == np.uint8:
+                views.append(np.empty((3, 0)))
+                continue
             data = raster.read(bands, out_shape=(3, *shape)).astype(np.float64)
             valid = (raster.dataset_mask(out_shape=shape) > 0) & np.isfinite(data).all(0)
+            if not valid.any():
+                raise InputError(f"{self.paths[0]} and {self.paths[1]}: no pixel with data where they overlap")
             views.append(data[:, valid])
-        both = np.concatenate(views, 1)
-        if not both.shape[1]:
-            raise InputError(f"{self.paths[0]} and {self.paths[1]}: no pixel with data where they overlap")
-        ranges = np.percentile(both, PERCENTILES, axis=1).T
-        ranges[:, 1] = np.maximum(ranges[:, 1], ranges[:, 0] + 1e-6)
+        if types[0] == types[1]:
+            views = [np.concatenate(views, 1)] * 2
+        for date, view in enumerate(views):
+            if view.shape[1]:
+                ranges[date] = np.percentile(view, PERCENTILES, axis=1).T
+        ranges[..., 1] = np.maximum(ranges[..., 1], ranges[..., 0] + 1e-6)
         return ranges
 
     def read(self, window: Window) -> Patch:
         """Both dates in a window of the grid, 8 bit; black where either has no data."""
         images, valid = [], np.ones((int(window.height), int(window.width)), bool)
-        for raster, bands in zip(self.rasters, self.bands, strict=True):
+        for raster, bands, ranges in zip(self.rasters, self.bands, self.ranges, strict=True):
             data = raster.read(bands, window=window).astype(np.float32)  # [3, height, width]
             valid &= (raster.dataset_mask(window=window) > 0) & np.isfinite(data).all(0)
-            low, high = (self.ranges[:, i, None, None].astype(np.float32) for i in (0, 1))
+            low, high = (ranges[:, i, None, None].astype(np.float32) for i in (0, 1))
             images.append(np.clip((np.nan_to_num(data) - low) * (255 / (high - low)), 0, 255))
         before, after = (np.rint(image * valid).astype(np.uint8).transpose(1, 2, 0) for image in images)
         return Patch(before, after, valid)
-
-    def read_row(self, top: int, height: int) -> Patch:
-        """Both dates over the whole width. The last row is kept: warping costs by the call more than by the pixel."""
-        if self._row is None or self._row[0] != (top, height):
-            self._row = None  # let go of the old one before the new one is made
-            self._row = ((top, height), self.read(Window(0, top, self.width, height)))
-        return self._row[1]
 
     def _estimate(self) -> Shift:
         """The shift between the dates by phase correlation in windows spread over the grid, their median."""

@@ -22,6 +22,9 @@ EQUAL_AREA = "EPSG:6933"
 FIELDS = ("caption", "class", "confidence", "probability", "facts", "area_m2", "before", "after")
 """Of every polygon. facts: JSON text. confidence: null without a calibration. before, after: dates or null."""
 
+UNNAMED = "unnamed"
+"""The class of a polygon whose caption names no change."""
+
 
 class Polygon(NamedTuple):
     """shape: in the raster's coordinate system. area: square metres, measured in EQUAL_AREA."""
@@ -52,8 +55,11 @@ def write_geojson(path: Path, polygons: Sequence[Polygon], rows: Sequence[dict[s
         json.dump({"type": "FeatureCollection", "features": features}, handle)
 
 
-def write_geopackage(path: Path, polygons: Sequence[Polygon], rows: Sequence[dict[str, Any]], crs: Any) -> None:
-    """A layer `changes` in the raster's own coordinate system."""
+def write_geopackage(
+    path: Path, polygons: Sequence[Polygon], rows: Sequence[dict[str, Any]], crs: Any, made: str
+) -> None:
+    """A layer `changes` in the raster's own coordinate system. made: the time it is to bear (the format wants one), so
+    that equal polygons are equal bytes."""
     temporary = path.with_name(f".{path.stem}.tmp.gpkg")
     temporary.unlink(missing_ok=True)
     columns = []
@@ -62,6 +68,7 @@ def write_geopackage(path: Path, polygons: Sequence[Polygon], rows: Sequence[dic
         numeric = field in {"confidence", "probability", "area_m2"}
         columns.append(np.array([np.nan if v is None else v for v in values], float) if numeric
                        else np.array(values, object))  # fmt: skip
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": made})
     try:
         pyogrio.raw.write(
             temporary,
@@ -75,4 +82,5 @@ def write_geopackage(path: Path, polygons: Sequence[Polygon], rows: Sequence[dic
         )
         temporary.replace(path)
     finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
         temporary.unlink(missing_ok=True)

@@ -6,39 +6,33 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import rasterio
-import rasterio.shutil
-from PIL import Image
 from rasterio.transform import rowcol
-from rasterio.windows import Window
 
-from rsiccllm.caption.captioner import LONGEST, Captioner, model_name
-from rsiccllm.caption.result import THRESHOLD
+from rsiccllm.caption.captioner import model_name
 from rsiccllm.errors import InputError
 from rsiccllm.facts import parse
 from rsiccllm.files import read_json, write_json
-from rsiccllm.geo.grid import Grid, Patch
-from rsiccllm.geo.polygons import Polygon, polygons_of, write_geojson, write_geopackage
-from rsiccllm.geo.tiles import Strip, Tile, is_empty, is_still, pack_map, starts, tiles_of, unpack_map
+from rsiccllm.geo.grid import Grid
+from rsiccllm.geo.merge import write_change
+from rsiccllm.geo.notes import cover_of, date_of, notes_of, sensor_of
+from rsiccllm.geo.polygons import UNNAMED, Polygon, polygons_of, write_geojson, write_geopackage
+from rsiccllm.geo.style import write_raster_style, write_vector_style
+from rsiccllm.geo.tiles import Tile, starts
+from rsiccllm.geo.work import Job, groups_of, work
 from rsiccllm.journal import Journal
 from rsiccllm.model.checkpoint import weights_digest
-from rsiccllm.pairs import OpenedPair
 from rsiccllm.progress import track
-from rsiccllm.rsici.prompts import PROMPTS
-
-FINE, COARSE = 0.2, 1.5
-"""Metres a pixel that the usual training sets have (LEVIR, SYSU-CD, WHU: 0.2 to 0.5), with room above."""
 
 
 @dataclass(frozen=True)
 class MapSettings:
     """tile, overlap: pixels. smallest: square metres of a polygon. bands: see Grid. dates: of the two rasters, as they
-    are to stand in the results. register: correct the shift left between the dates."""
+    are to stand in the results; None takes what the rasters' metadata say. register: correct the shift left between the
+    dates. workers, ray: see `work`. batch_size: tiles that are read and captioned together."""
 
     tile: int = 256
     overlap: int = 64
@@ -46,6 +40,8 @@ class MapSettings:
     bands: tuple[int, int, int] | None = None
     dates: tuple[str, str] | None = None
     register: bool = True
+    workers: int = 1
+    ray: str | None = None
     batch_size: int = 16
 
     def __post_init__(self) -> None:
@@ -54,40 +50,61 @@ class MapSettings:
 
 
 def map_rasters(before: Path, after: Path, out: Path, model: str | None, settings: MapSettings) -> dict[str, Any]:
-    """Write change.tif (a COG), changes.geojson, changes.gpkg and summary.json to `out`; returns the summary.
+    """Write what was found to `out` and return the summary.
 
-    tiles.jsonl there is the journal: called again after a stop, only what is missing is captioned. Raises InputError
-    for rasters that cannot be used, and for an `out` that other rasters, models or settings began.
+    change.tif (a COG), changes.geojson, changes.gpkg, a QGIS style beside each, and summary.json. tiles.jsonl there is
+    the journal: called again after a stop, only what is missing is captioned. Files are the same bytes however many
+    workers made them. Raises InputError for rasters that cannot be used, and for an `out` that other rasters, models or
+    settings began.
     """
     name = model_name(model)
-    with Grid(before, after, settings.bands, settings.register) as grid:
+    with Grid(before, after, settings.bands, settings.register, trusted=True) as grid:
         _claim(out, _stamp(before, after, name, grid, settings))
-        journal = Journal(out / "tiles.jsonl", sync_every=5.0)
-        try:
-            known = {line["id"] for line in journal.read()}
-            tiles = list(tiles_of(grid.width, grid.height, settings.tile, settings.overlap))
-            left = [tile for tile in tiles if tile.id not in known]
-            if left:
-                captioner = Captioner.load(name)
-                done = _answered(captioner, grid, left, settings.batch_size)
-                for line in track(done, "captioning tiles", len(tiles), len(tiles) - len(left)):
-                    journal.append(line)
-        finally:
-            journal.close()
+        _caption_tiles(Job(before.absolute(), after.absolute(), _everywhere(name), settings.bands, grid.fit), grid, out,
+                       settings)  # fmt: skip
         lines = {line["id"]: line for line in _without_maps(out / "tiles.jsonl")}
-        _write_raster(grid, out, settings)
+        mask = out / ".mask.tif"
         try:
-            polygons = sorted(
-                polygons_of(out / ".mask.tif", grid.crs, settings.smallest), key=lambda polygon: -polygon.area
-            )
+            write_change(grid, out / "tiles.jsonl", settings.tile, settings.overlap, out / "change.tif", mask)
+            found = sorted(polygons_of(mask, grid.crs, settings.smallest), key=lambda polygon: -polygon.area)
         finally:
-            (out / ".mask.tif").unlink(missing_ok=True)
-        rows = [_row(polygon, grid, lines, settings) for polygon in polygons]
-        write_geojson(out / "changes.geojson", polygons, rows, grid.crs)
-        write_geopackage(out / "changes.gpkg", polygons, rows, grid.crs)
-        summary = _summary(grid, polygons, rows, list(lines.values()), settings)
+            mask.unlink(missing_ok=True)
+        dates = settings.dates or (date_of(grid.sources[0]), date_of(grid.sources[1]))
+        rows = [_row(polygon, grid, lines, settings, dates) for polygon in found]
+        write_geojson(out / "changes.geojson", found, rows, grid.crs)
+        newest = datetime.fromtimestamp(max(path.stat().st_mtime for path in (before, after)), UTC)
+        write_geopackage(out / "changes.gpkg", found, rows, grid.crs, newest.strftime("%Y-%m-%dT%H:%M:%S.000Z"))
+        write_vector_style(out / "changes.qml", (row["class"] for row in rows))
+        write_raster_style(out / "change.qml")
+        summary = _summary(grid, found, rows, list(lines.values()), settings, dates)
     write_json(out / "summary.json", summary)
     return summary
+
+
+def _everywhere(name: str) -> str:
+    """A model's folder by its full path, for workers that stand elsewhere; a hub name as it is."""
+    return str(Path(name).absolute()) if Path(name).exists() else name
+
+
+def _caption_tiles(job: Job, grid: Grid, out: Path, settings: MapSettings) -> None:
+    """Bring the journal to where it holds a line for every tile, in order.
+
+    A group that a stop cut in two is done again as a whole, for the model's numbers depend on who is in a batch with
+    whom, in their last digits.
+    """
+    with_journal = Journal(out / "tiles.jsonl", sync_every=5.0)
+    try:
+        known = {line["id"] for line in with_journal.read()}
+        groups = list(groups_of(grid.width, grid.height, settings.tile, settings.overlap, settings.batch_size))
+        left = [group for group in groups if any(tile.id not in known for tile in group)]
+        if left:
+            total = sum(map(len, groups))
+            new = (line for lines in work(job, left, settings.workers, settings.ray) for line in lines
+                   if line["id"] not in known)  # fmt: skip
+            for line in track(new, "captioning tiles", total, len(known)):
+                with_journal.append(line)
+    finally:
+        with_journal.close()
 
 
 def _stamp(before: Path, after: Path, name: str, grid: Grid, settings: MapSettings) -> dict[str, Any]:
@@ -95,7 +112,7 @@ def _stamp(before: Path, after: Path, name: str, grid: Grid, settings: MapSettin
     files = {side: {"path": str(path), "bytes": path.stat().st_size} for side, path in
              (("before", before), ("after", after))}  # fmt: skip
     return {
-        "schema": "rsiccllm.map.v1",
+        "schema": "rsiccllm.map.v2",
         "model": weights_digest(name),
         **files,
         "grid": {"crs": grid.crs.to_string(), "transform": list(grid.transform)[:6], "width": grid.width,
@@ -104,6 +121,7 @@ def _stamp(before: Path, after: Path, name: str, grid: Grid, settings: MapSettin
         "overlap": settings.overlap,
         "bands": grid.bands,
         "register": settings.register,
+        "batch": settings.batch_size,
     }  # fmt: skip
 
 
@@ -119,33 +137,6 @@ def _claim(out: Path, stamp: dict[str, Any]) -> None:
         raise InputError(f"{out}: was begun with another {field}; choose another --out")
 
 
-def _answered(captioner: Captioner, grid: Grid, tiles: list[Tile], batch_size: int) -> Iterator[dict[str, Any]]:
-    """A line for each tile: empty, still, or captioned."""
-    source = iter(tiles)
-    while chunk := list(islice(source, batch_size)):
-        states: dict[str, str] = {}
-        asked: dict[str, Any] = {}
-        for tile in chunk:
-            row, columns = grid.read_row(tile.top, tile.height), np.s_[:, tile.left : tile.left + tile.width]
-            patch = Patch(*(part[columns] for part in row))
-            states[tile.id] = "empty" if is_empty(patch) else "still" if is_still(patch) else "captioned"
-            if states[tile.id] == "captioned":
-                pair = OpenedPair(Image.fromarray(patch.before), Image.fromarray(patch.after), None)
-                asked[tile.id] = captioner.encode(pair, PROMPTS["caption"])
-        answers = captioner.answer_encoded(list(asked.values()), LONGEST["caption"]) if asked else []
-        said = dict(zip(asked, answers, strict=True))
-        for tile in chunk:
-            line: dict[str, Any] = {"id": tile.id, "state": states[tile.id]}
-            if tile.id in said:
-                answer = said[tile.id]
-                if answer.change_map is None:
-                    raise InputError("this model has no change map, without which nothing can be drawn")
-                found = captioner.finish(answer, (tile.width, tile.height))
-                line |= {"caption": found.caption, "probability": found.probability, "confidence": found.confidence,
-                         "map": pack_map(answer.change_map.numpy())}  # fmt: skip
-            yield line
-
-
 def _without_maps(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as handle:
         for data in handle:
@@ -154,63 +145,23 @@ def _without_maps(path: Path) -> Iterator[dict[str, Any]]:
             yield line
 
 
-def _write_raster(grid: Grid, out: Path, settings: MapSettings) -> None:
-    """change.tif, 0 (no change) to 254, 255 where there is no data; and .mask.tif, 1 where it reaches THRESHOLD."""
-    places: dict[str, int] = {}
-    with (out / "tiles.jsonl").open("rb") as journal:
-        while line := journal.readline():
-            places[json.loads(line)["id"]] = journal.tell() - len(line)
-        profile = {
-            "driver": "GTiff", "width": grid.width, "height": grid.height, "count": 1, "dtype": "uint8",
-            "crs": grid.crs, "transform": grid.transform, "tiled": True, "blockxsize": 256, "blockysize": 256,
-            "compress": "deflate", "BIGTIFF": "IF_SAFER",
-        }  # fmt: skip
-        temporary = out / ".change.tif"
-        tops = starts(grid.height, settings.tile, settings.overlap)
-        size = min(settings.tile, grid.height)
-        strip = Strip(grid.width, size)
-        with (
-            rasterio.open(temporary, "w", **profile, nodata=255) as change,
-            rasterio.open(out / ".mask.tif", "w", **profile) as mask,
-        ):
-            for number, top in enumerate(tops):
-                for left in starts(grid.width, settings.tile, settings.overlap):
-                    tile = Tile(left, top, min(settings.tile, grid.width), size)
-                    journal.seek(places[tile.id])
-                    held = json.loads(journal.readline())
-                    strip.add(tile, unpack_map(held["map"]) if "map" in held else np.zeros((2, 2), np.float32))
-                rows = (tops[number + 1] if number + 1 < len(tops) else grid.height) - top
-                window = Window(0, top, grid.width, rows)
-                seen = strip.flush(rows)
-                valid = np.ones(seen.shape, bool)
-                for raster in grid.rasters:
-                    valid &= raster.dataset_mask(window=window) > 0
-                change.write(np.where(valid, np.rint(254 * seen), 255).astype(np.uint8), 1, window=window)
-                mask.write(((seen >= THRESHOLD) & valid).astype(np.uint8), 1, window=window)
-    copy = out / ".cog.tif"
-    rasterio.shutil.copy(temporary, copy, driver="COG", compress="deflate")
-    copy.replace(out / "change.tif")
-    temporary.unlink()
-
-
-def _row(polygon: Polygon, grid: Grid, lines: dict[str, dict[str, Any]],
-         settings: MapSettings) -> dict[str, Any]:  # fmt: skip
+def _row(polygon: Polygon, grid: Grid, lines: dict[str, dict[str, Any]], settings: MapSettings,
+         dates: tuple[str | None, str | None]) -> dict[str, Any]:  # fmt: skip
     """A polygon's fields. What is said of it is what the tile says in whose middle it lies most nearly."""
     point = polygon.shape.representative_point()
     row, column = rowcol(grid.transform, point.x, point.y)
     tile = _nearest(column, row, grid, settings)
     line = lines[tile.id]
     facts = parse(line["caption"]).facts if "caption" in line else []
-    before, after = settings.dates or (None, None)
     return {
         "caption": line.get("caption"),
-        "class": f"{facts[0].object} {facts[0].direction}" if facts else "unnamed",
+        "class": f"{facts[0].object} {facts[0].direction}" if facts else UNNAMED,
         "confidence": line.get("confidence"),
         "probability": line.get("probability"),
         "facts": json.dumps([fact.model_dump() for fact in facts]),
         "area_m2": round(polygon.area, 1),
-        "before": before,
-        "after": after,
+        "before": dates[0],
+        "after": dates[1],
     }
 
 
@@ -224,25 +175,15 @@ def _nearest(column: float, row: float, grid: Grid, settings: MapSettings) -> Ti
 
 
 def _summary(grid: Grid, polygons: list[Polygon], rows: list[dict[str, Any]], lines: list[dict[str, Any]],
-             settings: MapSettings) -> dict[str, Any]:  # fmt: skip
+             settings: MapSettings, dates: tuple[str | None, str | None]) -> dict[str, Any]:  # fmt: skip
     states = Counter(line["state"] for line in lines)
     total = sum(polygon.area for polygon in polygons)
     kinds: Counter[str] = Counter(row["class"] for row in rows)
     areas: Counter[str] = Counter()
     for row in rows:
         areas[row["class"]] += row["area_m2"]
-    warnings = []
-    if not FINE * 0.75 <= grid.pixel <= COARSE:
-        warnings.append(f"a pixel is {grid.pixel:.2f} m; the model was trained on about {FINE:g} to {COARSE:g} m")
-    if any(source.dtypes[0] != "uint8" for source in grid.sources):
-        warnings.append("pixels of more than 8 bit were stretched; their look may differ from the training images")
-    if any(len(set(bands)) < 3 for bands in grid.bands):
-        warnings.append("a date has one band; the model was trained on colour")
-    if grid.shift.windows and not grid.shift.applied and max(abs(grid.shift.right), abs(grid.shift.down)) >= 0.25:
-        warnings.append("the dates seem shifted, but the windows disagree; nothing was corrected")
-    if states["empty"]:
-        warnings.append(f"{states['empty']} of {len(lines)} tiles have next to no data in one of the dates")
-    when = f"Between {settings.dates[0]} and {settings.dates[1]}" if settings.dates else "Between the two dates"
+    cover = cover_of(lines)
+    when = f"Between {dates[0]} and {dates[1]}" if all(dates) else "Between the two dates"
     if not polygons:
         text = f"{when} no change of at least {settings.smallest:g} square metres was seen."
     else:
@@ -255,6 +196,9 @@ def _summary(grid: Grid, polygons: list[Polygon], rows: list[dict[str, Any]], li
         "classes": {kind: {"polygons": kinds[kind], "area_m2": round(areas[kind], 1)} for kind in kinds},
         "tiles": dict(states),
         "grid": {"crs": grid.crs.to_string(), "pixel_m": grid.pixel, "width": grid.width, "height": grid.height},
+        "dates": list(dates),
+        "sensors": [sensor_of(source) for source in grid.sources],
+        "cover": cover,
         "shift_pixels": grid.shift._asdict(),
-        "warnings": warnings,
+        "warnings": notes_of(grid, cover, dates),
     }

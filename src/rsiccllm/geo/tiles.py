@@ -19,6 +19,12 @@ CELL = 8
 STILL = 6.0
 """Grey levels, of 255: where no cell of any colour differs by more, once light is matched, nothing changed."""
 
+CLOUD_LIGHT, CLOUD_COLOUR, CLOUD_TEXTURE = 190.0, 25.0, 14.0
+"""Grey levels: a cell is like cloud where its darkest colour is at least so bright, its colours lie no further apart,
+and its pixels no further from their mean."""
+CLOUD_SIDE = 30.0
+"""Metres: patches of such cells that hold no square of this side are taken for roofs, snow or sand."""
+
 
 class Tile(NamedTuple):
     """A window of the grid by its left upper corner and size, pixels."""
@@ -68,6 +74,31 @@ def is_still(patch: Patch) -> bool:
     return bool(np.abs(matched - first).max() <= STILL)
 
 
+def cloud_share(image: np.ndarray, valid: np.ndarray, pixel: float) -> float:
+    """How much of an image looks like cloud, 0..1 of the pixels with data: bright, white, smooth and large.
+
+    Cheap and rough: a wide white roof is taken for one, a thin veil and a shadow are not. image: [height, width, 3]
+    uint8; valid: [height, width] bool; pixel: metres a side.
+    """
+    rows, cols = image.shape[0] // CELL, image.shape[1] // CELL
+    if not rows or not cols:
+        return 0.0
+    part = np.s_[: rows * CELL, : cols * CELL]
+    cells = image[part].reshape(rows, CELL, cols, CELL, 3).astype(np.float32)
+    colours = cells.mean((1, 3))  # [rows, cols, 3]
+    texture = cells.mean(4).std((1, 3))
+    seen = valid[part].reshape(rows, CELL, cols, CELL).mean((1, 3)) > 0.5
+    like = (
+        seen
+        & (colours.min(2) >= CLOUD_LIGHT)
+        & (colours.max(2) - colours.min(2) <= CLOUD_COLOUR)
+        & (texture <= CLOUD_TEXTURE)
+    )
+    side = min(max(2, round(CLOUD_SIDE / (CELL * pixel))), rows, cols)
+    large = cv2.morphologyEx(like.astype(np.uint8), cv2.MORPH_OPEN, np.ones((side, side), np.uint8))
+    return float(large.sum() / max(1, seen.sum()))
+
+
 def pack_map(change_map: np.ndarray) -> str:
     """A map [rows, cols] in 0..1 as a line of text, to 1/255."""
     cells = np.rint(255 * change_map).astype(np.uint8)
@@ -83,12 +114,14 @@ def unpack_map(text: str) -> np.ndarray:
 
 
 class Strip:
-    """Maps of tiles blended where they overlap, a row of tiles at a time; memory for one row alone.
+    """Maps of tiles blended where they overlap, within a band of columns, a row of tiles at a time.
 
-    width: of the grid. size: of a tile. Add the tiles of a row, then `flush` up to where the next row begins.
+    left, width: the band, pixels of the grid. size: of a tile. Add the tiles of a row that reach into the band, then
+    `flush` up to where the next row begins.
     """
 
-    def __init__(self, width: int, size: int) -> None:
+    def __init__(self, left: int, width: int, size: int) -> None:
+        self._left, self._width = left, width
         self._sum = np.zeros((size, width), np.float32)
         self._weight = np.zeros((size, width), np.float32)
 
@@ -96,9 +129,12 @@ class Strip:
         """change_map: [rows, cols] of cells in 0..1, fitted to the tile. A tile weighs most at its middle."""
         fitted = cv2.resize(change_map, (tile.width, tile.height), interpolation=cv2.INTER_LINEAR)
         weight = np.minimum.outer(_ramp(tile.height), _ramp(tile.width))
-        part = np.s_[: tile.height, tile.left : tile.left + tile.width]
-        self._sum[part] += weight * fitted
-        self._weight[part] += weight
+        begin = max(tile.left - self._left, 0)
+        end = min(tile.left + tile.width - self._left, self._width)
+        own = np.s_[:, begin + self._left - tile.left : end + self._left - tile.left]
+        part = np.s_[: tile.height, begin:end]
+        self._sum[part] += (weight * fitted)[own]
+        self._weight[part] += weight[own]
 
     def flush(self, rows: int) -> np.ndarray:
         """The first `rows` rows, [rows, width] in 0..1, which are then let go."""
