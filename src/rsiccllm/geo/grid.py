@@ -64,6 +64,27 @@ class Patch(NamedTuple):
     valid: np.ndarray
 
 
+class _Part:
+    """A raster whose pixels are the grid's already, but for where it begins: read as it is, which costs far less."""
+
+    def __init__(self, source: Any, left: int, top: int, width: int, height: int) -> None:
+        self._source, self._whole = source, Window(left, top, width, height)
+
+    def _window(self, window: Window | None) -> Window:
+        if window is None:
+            return self._whole
+        return Window(self._whole.col_off + window.col_off, self._whole.row_off + window.row_off, window.width,
+                      window.height)  # fmt: skip
+
+    def read(self, bands: list[int], window: Window | None = None, **more: Any) -> np.ndarray:
+        data: np.ndarray = self._source.read(bands, window=self._window(window), **more)
+        return data
+
+    def dataset_mask(self, window: Window | None = None, **more: Any) -> np.ndarray:
+        mask: np.ndarray = self._source.dataset_mask(window=self._window(window), **more)
+        return mask
+
+
 class Grid:
     """The common grid of two rasters. A context manager; reads are windows, so memory does not grow with the rasters.
 
@@ -182,6 +203,8 @@ class Grid:
 
     def _warp(self, source: Any, shift: Shift | None = None) -> Any:
         transform = self.transform
+        if shift is None and (place := self._place(source)) is not None:
+            return _Part(source, *place, self.width, self.height)
         if shift is not None:
             side = transform.a
             transform = from_origin(transform.c + side * shift.right, transform.f - side * shift.down, side, side)
@@ -198,6 +221,16 @@ class Grid:
                 add_alpha=source.nodata is None and ColorInterp.alpha not in source.colorinterp,
             )
         )
+
+    def _place(self, source: Any) -> tuple[int, int] | None:
+        """Where in a raster of the same system and pixels the grid begins, (left, top); None for any other raster."""
+        own, side = source.transform, self.transform.a
+        if source.crs != self.crs or own.b or own.d or max(abs(own.a - side), abs(own.e + side)) > 1e-9 * side:
+            return None
+        left, top = (self.transform.c - own.c) / side, (own.f - self.transform.f) / side
+        if max(abs(left - round(left)), abs(top - round(top))) > 1e-3:
+            return None
+        return round(left), round(top)
 
     def _ranges(self) -> np.ndarray:
         """[2, 3, 2]: of each date's red, green and blue the values that become 0 and 255.
@@ -231,11 +264,17 @@ class Grid:
         """Both dates in a window of the grid, 8 bit; black where either has no data."""
         images, valid = [], np.ones((int(window.height), int(window.width)), bool)
         for raster, bands, ranges in zip(self.rasters, self.bands, self.ranges, strict=True):
-            data = raster.read(bands, window=window).astype(np.float32)  # [3, height, width]
-            valid &= (raster.dataset_mask(window=window) > 0) & np.isfinite(data).all(0)
+            data = raster.read(bands, window=window)  # [3, height, width]
+            valid &= raster.dataset_mask(window=window) > 0
+            if data.dtype == np.uint8 and (ranges == (0, 255)).all():
+                images.append(data)
+                continue
+            data = data.astype(np.float32)
+            valid &= np.isfinite(data).all(0)
             low, high = (ranges[:, i, None, None].astype(np.float32) for i in (0, 1))
-            images.append(np.clip((np.nan_to_num(data) - low) * (255 / (high - low)), 0, 255))
-        before, after = (np.rint(image * valid).astype(np.uint8).transpose(1, 2, 0) for image in images)
+            stretched = np.clip((np.nan_to_num(data) - low) * (255 / (high - low)), 0, 255)
+            images.append(np.rint(stretched).astype(np.uint8))
+        before, after = ((image * valid).transpose(1, 2, 0) for image in images)
         return Patch(before, after, valid)
 
     def _estimate(self) -> Shift:

@@ -84,16 +84,13 @@ def cloud_share(image: np.ndarray, valid: np.ndarray, pixel: float) -> float:
     if not rows or not cols:
         return 0.0
     part = np.s_[: rows * CELL, : cols * CELL]
-    cells = image[part].reshape(rows, CELL, cols, CELL, 3).astype(np.float32)
-    colours = cells.mean((1, 3))  # [rows, cols, 3]
-    texture = cells.mean(4).std((1, 3))
-    seen = valid[part].reshape(rows, CELL, cols, CELL).mean((1, 3)) > 0.5
-    like = (
-        seen
-        & (colours.min(2) >= CLOUD_LIGHT)
-        & (colours.max(2) - colours.min(2) <= CLOUD_COLOUR)
-        & (texture <= CLOUD_TEXTURE)
-    )
+    colours = cv2.resize(image[part], (cols, rows), interpolation=cv2.INTER_AREA).astype(np.float32)  # [rows, cols, 3]
+    seen = cv2.resize(valid[part].astype(np.float32), (cols, rows), interpolation=cv2.INTER_AREA) > 0.5
+    like = seen & (colours.min(2) >= CLOUD_LIGHT) & (colours.max(2) - colours.min(2) <= CLOUD_COLOUR)
+    if not like.any():
+        return 0.0
+    cells = image[part].mean(2).reshape(rows, CELL, cols, CELL)
+    like &= cells.std((1, 3)) <= CLOUD_TEXTURE
     side = min(max(2, round(CLOUD_SIDE / (CELL * pixel))), rows, cols)
     large = cv2.morphologyEx(like.astype(np.uint8), cv2.MORPH_OPEN, np.ones((side, side), np.uint8))
     return float(large.sum() / max(1, seen.sum()))
