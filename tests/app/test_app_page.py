@@ -143,7 +143,7 @@ def test_geotiffs_of_different_grids_are_brought_onto_one(address: str, captione
     # A raster that others sent is never followed to other files: a VRT by the name of a GeoTIFF is no image.
     rasterio.shutil.copy(paths[0], tmp_path / "named.vrt", driver="VRT")
     (tmp_path / "named.vrt").rename(tmp_path / "named.tif")
-    viewer, said = Page({"one": captioner}).look(str(paths[0]), str(tmp_path / "named.tif"))
+    viewer, said = Page({"one": captioner}).look(str(tmp_path / "named.tif"), str(paths[1]))
     assert viewer == ""
     assert "named.tif: not an image" in said
 
