@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test embedded lint bench bench-gpu clean
+.PHONY: demo test package docs mutation embedded lint bench bench-gpu clean
 
 demo: $(READY)
 	$(BIN)/rsiccllm demo
@@ -11,6 +11,10 @@ demo: $(READY)
 # Two processes share the files of tests; one thread each, since more than one would wait for the other's.
 test: $(READY) lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The wheel and the sdist, built, installed into a fresh environment outside the tree, and tried.
+package: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m package tests/test_package.py
 
 # The model in the package, trained again from nothing; stopped, it goes on where it was.
 embedded: $(READY)

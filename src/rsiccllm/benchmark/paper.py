@@ -41,6 +41,7 @@ from rsiccllm.files import (
 from rsiccllm.records import INSTRUCTIONS, Instruction
 from rsiccllm.rsici.place import safe_name
 from rsiccllm.rsicp.build import build_rsicp
+from rsiccllm.shipped import recipe_path
 from rsiccllm.sources import open_source
 from rsiccllm.training.recipe import DNPORecipe, SFTRecipe, load_recipe
 
@@ -136,6 +137,7 @@ class Finished:
 
 def load_table(path: Path) -> PaperTable:
     """Read a file of recipes/paper/. Raises InputError naming file and field; recipes and overrides are read too."""
+    path = recipe_path(path)
     fields = parse_yaml(read_text(path), path)
     try:
         table = PaperTable.model_validate(fields)
@@ -159,6 +161,7 @@ def run_paper(
     rows are served; without it they are left out, and said so. only: names of rows; all if empty. small: see above.
     Raises InputError for what is missing, before any training.
     """
+    path = recipe_path(path)
     table = load_table(path)
     rows = [row for row in table.rows if not only or row.name in only]
     if unknown := set(only) - {row.name for row in table.rows}:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rsiccllm import __version__
-from rsiccllm.cli import bench, caption, data, demo, rasters, rsici, rsicp, serve, train
+from rsiccllm.cli import bench, caption, data, demo, doctor, rasters, rsici, rsicp, serve, train
 from rsiccllm.cli.shared import say
 from rsiccllm.errors import InputError
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 # A module may hold one command or a group of them; --help lists them in this order, groups last.
-for _module in (caption, rasters, serve, demo, data, rsici, train, rsicp, bench):
+for _module in (caption, rasters, serve, demo, doctor, data, rsici, train, rsicp, bench):
     app.add_typer(_module.app)
 
 

@@ -66,16 +66,19 @@ def rsici_build(
 
     asked, only = task_settings(source, tasks, shares, preset, split, phrasings, boxes, seed)
     settings = BuildSettings(asked, tile, speck, only, shard, duplicates)
-    endpoint = Endpoint(
-        base_url,
-        model,
-        key_variable,
-        concurrency,
-        timeout,
-        requests_per_minute=requests_per_minute,
-        price_in=price_in,
-        price_out=price_out,
-    )
+
+    def endpoint() -> Endpoint:
+        return Endpoint(
+            base_url,
+            model,
+            key_variable,
+            concurrency,
+            timeout,
+            requests_per_minute=requests_per_minute,
+            price_in=price_in,
+            price_out=price_out,
+        )
+
     budget = Budget(max_requests, max_tokens, max_money)
     counts = build(source, out, settings, teacher, endpoint, budget, look, dry_run, print)
     if counts is not None:

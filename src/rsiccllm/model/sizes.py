@@ -8,6 +8,12 @@ from transformers import Qwen2_5_VLConfig, Qwen3VLConfig
 
 Size = Literal["qwen2_5_vl_7b", "qwen3_vl_8b"]
 
+NAMES: dict[str, Size] = {
+    "Qwen/Qwen2.5-VL-7B-Instruct": "qwen2_5_vl_7b",
+    "Qwen/Qwen3-VL-8B-Instruct": "qwen3_vl_8b",
+}
+"""Their names on the hub."""
+
 _TOKENS = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652,
            "vision_end_token_id": 151653, "tie_word_embeddings": False}  # fmt: skip
 

@@ -37,16 +37,16 @@ def build(
     out: Path,
     settings: BuildSettings,
     teacher: Literal["rules", "openai"],
-    endpoint: Endpoint,
+    endpoint: Callable[[], Endpoint],
     budget: Budget,
     look: Look,
     dry: bool,
     say: Callable[[str], None],
 ) -> dict[str, int] | None:
-    """Build with the teacher of that name; endpoint, budget and look are of the endpoint's alone."""
+    """Build with the teacher of that name. endpoint: checked as it is made, so made for "openai" alone."""
     if teacher == "rules":
         return build_by_rules(specs, out, settings, dry)
-    return build_by_endpoint(specs, out, settings, endpoint, budget, look, dry, say)
+    return build_by_endpoint(specs, out, settings, endpoint(), budget, look, dry, say)
 
 
 def build_by_rules(specs: Sequence[str], out: Path, settings: BuildSettings, dry: bool) -> dict[str, int]:

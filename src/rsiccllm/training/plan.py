@@ -130,6 +130,14 @@ def operations_of(model: Any, config: Any, recipe: AnswerRecipe, images: float, 
     return _operations(_parameters(model), config, recipe, images, asked, answers)
 
 
+def memory_of(recipe: SFTRecipe | DNPORecipe, row: int, answers: int, devices: int = 1) -> dict[str, float]:
+    """Bytes by part on each device, with rows of `row` tokens of which `answers` are answers. Needs no data."""
+    model = empty_model(resolve_checkpoint(recipe.model), recipe.variant if isinstance(recipe, SFTRecipe) else None)
+    freeze(model, recipe)
+    config = model.config
+    return _memory(_parameters(with_adapters(model, recipe)), config, recipe, row, answers, devices)
+
+
 def _parameters(model: Any) -> dict[str, tuple[int, int]]:
     counts = {part: [0, 0] for part in PARTS}
     for name, weight in model.named_parameters():

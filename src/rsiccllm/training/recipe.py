@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from rsiccllm.errors import InputError
 from rsiccllm.files import PlainLoader, describe_validation, parse_yaml, read_text
 from rsiccllm.model.variants import Variant
+from rsiccllm.shipped import recipe_path
 
 PreferenceLoss = Literal["paper", "softmax", "positive", "anchored", "length-normalised", "ours"]
 
@@ -253,7 +254,7 @@ def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> 
 
     Raises InputError, naming the file and the field, for an unknown field, an impossible value or broken YAML.
     """
-    text = read_text(path)
+    text = read_text(recipe_path(path))
     texts = {name for name, field in kind.model_fields.items() if field.annotation in (str, Path)} | {"data"}
     fields = parse_yaml(text, path, _Loader)
     if isinstance(fields, dict) and texts & fields.keys():
