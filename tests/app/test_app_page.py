@@ -121,6 +121,7 @@ def test_examples_on_a_phone_and_in_the_dark(address: str, width: int, dark: boo
 
 def test_geotiffs_of_different_grids_are_brought_onto_one(address: str, captioner: Captioner, tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
+    pytest.importorskip("rasterio.shutil")
     from rasterio.transform import from_origin
 
     rng = np.random.default_rng(1)

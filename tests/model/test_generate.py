@@ -13,7 +13,9 @@ from rsiccllm.model.generate import (
     Question,
     difference_cut,
     draw_tokens,
+    encode_all,
     generate_answers,
+    image_features,
     left_padded,
     sample_answers,
     sample_tokens,
@@ -104,3 +106,28 @@ def test_the_difference_path_can_be_cut(tiny_checkpoints: dict[str, Path]) -> No
     assert [answer.text for answer in generate_answers(model, processor, questions(), 4)] == [a.text for a in whole]
     assert whole[0].change_map is not None
     assert cut[0].change_map is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_images_in_slices_are_the_images_at_once(
+    tiny_checkpoints: dict[str, Path], family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processor = load_processor(tiny_checkpoints[family])
+    torch.manual_seed(1)
+    model = load_model(tiny_checkpoints[family], "ours").eval()
+    batch = left_padded(processor, encode_all(processor, [*questions(), *questions(), *questions()]))
+    pixels, grids = batch["pixel_values"], batch["image_grid_thw"]  # 12 images of two sizes
+    with torch.inference_mode():
+        monkeypatch.setattr("rsiccllm.model.generate.SLICE", 100)
+        whole = image_features(model, pixels, grids)
+        monkeypatch.setattr("rsiccllm.model.generate.SLICE", 4)
+        sliced = image_features(model, pixels, grids)
+    for name in ("pooler_output", "maps", "facts"):
+        one, other = getattr(whole, name), getattr(sliced, name)
+        assert len(one) == len(other) == (12 if name == "pooler_output" else 6)
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    if family == "qwen3_vl":
+        assert len(whole.deepstack_features) == len(sliced.deepstack_features) > 0
+        for layer, slices in zip(whole.deepstack_features, sliced.deepstack_features, strict=True):
+            torch.testing.assert_close(torch.cat(layer), torch.cat(slices), atol=1e-5, rtol=1e-5)

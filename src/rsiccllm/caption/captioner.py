@@ -16,7 +16,7 @@ from rsiccllm.caption.calibration import Calibration, load_calibration
 from rsiccllm.caption.images import pair_of
 from rsiccllm.caption.result import Caption
 from rsiccllm.errors import InputError
-from rsiccllm.model.checkpoint import resolve_checkpoint
+from rsiccllm.model.checkpoint import load_config, resolve_checkpoint
 from rsiccllm.model.generate import Answer, Encoded, generate_encoded, sample_encoded, whole_texts
 from rsiccllm.model.processor import PairProcessor, load_processor
 from rsiccllm.model.vlm import load_model
@@ -57,9 +57,16 @@ class Captioner:
     ) -> Captioner:
         """Load a run's folder, a checkpoint folder or a hub name; None: the model that comes with the package.
 
-        device: None takes CUDA where there is one, else the CPU. Raises InputError without a checkpoint.
+        A model of another family, without our difference path, becomes an `OtherCaptioner`; device and dtype are then
+        its own (float32 on a CPU). device: None takes CUDA where there is one, else the CPU. Raises InputError without
+        a checkpoint.
         """
         name = model_name(checkpoint)
+        if not _reads_pairs(load_config(name).model_type):
+            from rsiccllm.benchmark.vlm import VisionLanguageModel
+            from rsiccllm.caption.other import OtherCaptioner
+
+            return OtherCaptioner(VisionLanguageModel.load(name))
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(load_model(name, dtype=dtype).to(place), load_processor(name), load_calibration(Path(name)))
 
@@ -170,6 +177,11 @@ class Captioner:
             confidence = self.calibration.confidence(answer.probability)
         candidates = () if others is None else tuple(dict.fromkeys([answer.text, *filter(None, others)]))
         return Caption(answer.text, answer.probability, confidence, seen, candidates)
+
+
+def _reads_pairs(architecture: str) -> bool:
+    """Whether `load_model` takes it: ours, and the families that ours extend."""
+    return architecture.startswith("rsiccllm_") or architecture in {"qwen2_5_vl", "qwen3_vl"}
 
 
 def model_name(checkpoint: str | Path | None) -> str:

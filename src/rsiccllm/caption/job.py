@@ -42,10 +42,14 @@ class Outcome(NamedTuple):
 
 
 class Job:
-    """The pairs of one command. Listing them, and opening the image files of a single pair, comes before any model."""
+    """The pairs of one command. Listing them, and opening the image files of a single pair, comes before any model.
+
+    note: what is to be known of the model once `run` has loaded it; often empty.
+    """
 
     def __init__(self, before: Path, after: Path | None, wanted: Wanted) -> None:
         self.wanted = wanted
+        self.note = ""
         self.items = list_pairs(before, after)
         self.single = after is not None and not before.is_dir()
         if wanted.question is not None and not wanted.question.strip():
@@ -69,6 +73,8 @@ class Job:
                 known = self._known(journal, stamp)
             if any(item.id not in known for item in self.items):
                 captioner = Captioner.load(name)
+                if captioner.calibration is None and not (self.wanted.long or self.wanted.question):
+                    self.note = f"{name}: not calibrated: its captions come without a confidence"
                 work = self._answered(captioner, known, journal, stamp)
             else:
                 work = (Outcome(item, known[item.id]) for item in self.items)

@@ -57,4 +57,6 @@ def caption(
             say(f"{outcome.item.id}: {outcome.fault}")
         else:
             print(json_module.dumps(outcome.line) if json else shown(outcome.line, job.single), flush=True)
+    if job.note:
+        say(f"note: {job.note}")
     raise typer.Exit(1 if failed else 0)
