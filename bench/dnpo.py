@@ -1,29 +1,29 @@
 """Step time and memory of DNPO beside TRL's DPOTrainer: the same model, images, answers, batch, precision and threads.
 
-    python bench/dnpo.py [--pairs 8] [--size 224] [--runs 5] [--steps 4] [--threads 2]
+    python bench/dnpo.py [--pairs 8] [--size 224] [--rounds 5] [--steps 2] [--threads 1]
 
 One chosen and two rejected answers a pair, which are two rows of TRL's. TRL computes its reference online: it refuses
-to precompute it for images. The forms take turns, so that a busy moment of the machine meets all; the first step of a
-run is not timed. Times are of whole training steps (collation, forward, backward, update). Memory is the peak over what
-was held before training, of a process of its own for each form. What packing and the stored reference each bring is
-told apart: "unpacked" gives every answer a sequence of its own.
+to precompute it for images. Each form has a process of its own, and the rounds take turns, so that a busy moment of the
+machine meets all. Times are of whole training steps (collation, forward, backward, update), by the clock and by what
+the processor worked for them, which other processes do not change; the first step of a round is not timed. The ratio is
+of work. Memory is the peak over what the process held before its first step. What packing and the stored reference each
+bring is told apart: "unpacked" gives every answer a sequence of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from peers import Peer, serve
 
 FORMS = ("trl", "unpacked, online", "unpacked, stored", "packed, online", "packed, stored", "packed, kl")
 SENTENCE = "a house is built in the top left corner of the scene and some trees are removed beside the road"
@@ -33,40 +33,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--form", choices=FORMS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.form:
-        print(json.dumps(measure(given, given.form)))
+        serve(contestant(given, given.form))
         return
-    environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads), "OMP_WAIT_POLICY": "passive"}
-    memory: dict[str, float] = {}
-    for form in FORMS:
-        command = [sys.executable, __file__, *sys.argv[1:], "--form", form]
-        done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-        memory[form] = json.loads(done.stdout.splitlines()[-1])["memory"]
+    peers = {form: Peer([__file__, *sys.argv[1:], "--form", form], given.threads) for form in FORMS}
     found: dict[str, list[dict[str, float]]] = {form: [] for form in FORMS}
-    for run in range(given.runs):
-        for form in FORMS:
-            found[form].append(measure(given, form))
-            print(f"run {run + 1} of {given.runs}: {form}, {found[form][-1]}", file=sys.stderr)
-    base = statistics.median(row["seconds"] for row in found["trl"])
+    for number in range(given.rounds):
+        for form, peer in peers.items():
+            found[form].append(peer.round())
+            print(f"round {number + 1} of {given.rounds}: {form}, {found[form][-1]}", file=sys.stderr)
+    base = statistics.median(row["work"] for row in found["trl"])
     same = [row["loss"] for form, rows in found.items() if form != "packed, kl" for row in rows]
     print(f"{given.pairs} pairs of {given.size} px, 1 chosen and 2 rejected, float32, {given.threads} threads, "
-          f"{given.runs} runs of {given.steps} steps")  # fmt: skip
-    print(f"{'':18} {'s a step, median (least-most)':>32} {'x TRL':>6} {'MB':>6} {'first loss':>11}")
+          f"{given.rounds} rounds of {given.steps} steps, seconds a step: median (least-most)")  # fmt: skip
+    print(f"{'':18} {'processor':>24} {'clock':>24} {'x TRL':>6} {'MB':>6} {'first loss':>11}")
     for form, rows in found.items():
-        times = sorted(row["seconds"] for row in rows)
-        middle = statistics.median(times)
-        spread = f"{middle:.3f} ({times[0]:.3f}-{times[-1]:.3f})"
-        print(f"{form:18} {spread:>32} {base / middle:6.2f} {memory[form]:6.0f} {rows[0]['loss']:11.6f}")
-    print(f"first losses of all runs but those with the KL: equal to {max(same) - min(same):.1e}")
+        cells = []
+        for name in ("work", "clock"):
+            times = [row[name] for row in rows]
+            cells.append(f"{statistics.median(times):.3f} ({min(times):.3f}-{max(times):.3f})")
+        ratio = base / statistics.median(row["work"] for row in rows)
+        memory = rows[-1]["peak"] - peers[form].before
+        print(f"{form:18} {cells[0]:>24} {cells[1]:>24} {ratio:6.2f} {memory:6.0f} {rows[0]['loss']:11.6f}")
+    print(f"first losses of all rounds but those with the KL: equal to {max(same) - min(same):.1e}")
+    for peer in peers.values():
+        peer.close()
 
 
-def measure(given: argparse.Namespace, form: str) -> dict[str, float]:
-    """Train for one step and `steps` more: the median of these in seconds, the first loss, the peak in MB."""
+def contestant(given: argparse.Namespace, form: str) -> Callable[[], dict[str, Any]]:
+    """A round: one training step and `steps` more from the same weights; the medians of these and the first loss."""
     import numpy as np
     import torch
     from PIL import Image
@@ -109,17 +109,15 @@ def measure(given: argparse.Namespace, form: str) -> dict[str, float]:
         )
         for n in range(given.pairs)
     ]
-    times: list[float] = []
+    start = {name: weight.clone() for name, weight in policy.state_dict().items()}
+    marks: list[tuple[float, float]] = []
     losses: list[float] = []
 
     class Clock(TrainerCallback):
-        def on_step_begin(self, *arguments: Any, **fields: Any) -> None:
-            # Collation of the next batch lies before this; the end of one step to the end of the next holds it all.
-            if not times:
-                times.append(time.perf_counter())
+        """Notes the end of every step: from one to the next lies all that a step takes, collation too."""
 
         def on_step_end(self, *arguments: Any, **fields: Any) -> None:
-            times.append(time.perf_counter())
+            marks.append((time.process_time(), time.perf_counter()))
 
         def on_log(self, *arguments: Any, logs: dict[str, float] | None = None, **fields: Any) -> None:
             losses.extend([logs["loss"]] if logs and "loss" in logs else [])
@@ -144,10 +142,13 @@ def measure(given: argparse.Namespace, form: str) -> dict[str, float]:
             per_device_train_batch_size=len(rows), learning_rate=1e-5, logging_steps=1, save_strategy="no",
             gradient_checkpointing=False, disable_tqdm=True, warmup_steps=0,
         )  # fmt: skip
-        trainer: Any = DPOTrainer(
-            model=policy, ref_model=reference, args=settings, train_dataset=Dataset.from_list(rows),
-            processing_class=processor, callbacks=[Clock()],
-        )  # fmt: skip
+
+        def trainer() -> Any:
+            return DPOTrainer(
+                model=policy, ref_model=reference, args=settings, train_dataset=Dataset.from_list(rows),
+                processing_class=processor, callbacks=[Clock()],
+            )  # fmt: skip
+
     else:
         recipe = DNPORecipe(
             model="", data=work, out=work / "out", max_steps=steps, batch_size=given.pairs, learning_rate=1e-5,
@@ -167,16 +168,21 @@ def measure(given: argparse.Namespace, form: str) -> dict[str, float]:
             for sample in samples:
                 sample.reference = batch_log_probs(reference, packing([sample]), torch.device("cpu"), False).tolist()
             reference = None
-        trainer = DNPOTrainer(recipe, policy, processor, samples, collator, reference=reference)
-        trainer.add_callback(Clock())
-    before = _peak()
-    trainer.train()
-    seconds = [end - begin for begin, end in pairwise(times[1:])]
-    return {"seconds": statistics.median(seconds), "loss": losses[0], "memory": _peak() - before}
 
+        def trainer() -> Any:
+            made = DNPOTrainer(recipe, policy, processor, samples, collator, reference=reference)
+            made.add_callback(Clock())
+            return made
 
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    def round_() -> dict[str, Any]:
+        marks.clear()
+        losses.clear()
+        policy.load_state_dict(start)
+        trainer().train()
+        work_, clock = (statistics.median(b[i] - a[i] for a, b in pairwise(marks)) for i in (0, 1))
+        return {"work": work_, "clock": clock, "loss": losses[0]}
+
+    return round_
 
 
 if __name__ == "__main__":
