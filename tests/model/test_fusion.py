@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rsiccllm.errors import InputError
 from rsiccllm.model.fusion import Fusion, attend
 from rsiccllm.model.variants import Variant
 
@@ -47,6 +48,15 @@ def test_no_pair_looks_at_another(variant: Variant) -> None:
     together = module(*given, 3, 2)[0]
     alone = module(*(part[1:2] for part in given), 3, 2)[0]
     torch.testing.assert_close(together[1:2], alone)
+
+
+def test_a_coarser_grid_of_votes() -> None:
+    module = Fusion(tokens=8, merge=2, patch=4, variant="paper", width=16, angles=6, stride=8)
+    images = torch.cat([ground(None), ground((0, 2))])
+    assert module._texture(images, 8).shape == (1, 64, 8), "one cell a token, eight kernels"
+    assert module(*parts(2, 3), 2, 3)[0].shape == (2, 6, 8)
+    with pytest.raises(InputError, match=r"difference\.stride: 3 does not divide a token's 8 pixels"):
+        Fusion(tokens=8, merge=2, patch=4, variant="paper", stride=3)
 
 
 def ground(changed: tuple[int, int] | None, light: float = 0.0) -> torch.Tensor:

@@ -16,10 +16,12 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from rsiccllm.errors import InputError
 from rsiccllm.model.processor import load_processor
+from rsiccllm.model.texture import line_texture
 from rsiccllm.model.vlm import load_model
 from rsiccllm.rsici.build import build_rsici
-from rsiccllm.training.features import FeatureCache
+from rsiccllm.training.features import FeatureCache, TextureCache
 from rsiccllm.training.mix import MixSampler, shares
 from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import SFTRecipe
@@ -161,6 +163,10 @@ def test_kept_features_train_the_same(
         recipe = recipe_for(checkpoint, data[0], tmp_path / name, train_vision=False, feature_cache=cache, max_steps=4)
         ends.append(load_model(train_sft(recipe)).state_dict())
     pictures = [image.tobytes() for at in range(16) for image in sft_dataset(recipe)[at].images]
+    light = recipe.model_copy(update={"bf16": True, "out": tmp_path / "bf16", "feature_cache": tmp_path / "light"})
+    train_sft(light)
+    kept = next((tmp_path / "light").rglob("*.safetensors"))
+    assert load_file(kept)["tokens"].dtype is torch.bfloat16, "as the tower gives them in training"
     assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == len(set(pictures))
     for name in ("first", "second"):
         assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
@@ -207,6 +213,39 @@ def test_kept_features_are_read_bounded_and_made_anew_where_broken(
     assert not other.pooler_output[0].allclose(first.pooler_output[0], atol=1e-3)
 
 
+def test_kept_texture_trains_the_same_on_the_grid_that_the_recipe_names(
+    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    checkpoint = tiny_checkpoints["qwen2_5_vl"]
+    ends, written = [], []
+    for name, cache in (("plain", None), ("first", tmp_path / "cache"), ("second", tmp_path / "cache")):
+        recipe = recipe_for(checkpoint, data[0], tmp_path / name, variant="paper", texture_stride=14,
+                            texture_cache=cache, lora_rank=4, max_steps=4)  # fmt: skip
+        ends.append(load_model(train_sft(recipe)))
+        written.append({file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*.safetensors")})
+    assert ends[0].config.difference == {"stride": 14, "variant": "paper"}
+    pictures = {image.tobytes() for at in range(16) for image in sft_dataset(recipe)[at].images}
+    assert len(written[1]) == len(pictures)
+    assert written[1] == written[2], "read, and not written again"
+    start, *others = (end.state_dict() for end in ends)
+    for name in ("first", "second"):
+        assert losses(tmp_path / name) == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
+    for other in others:
+        assert all((other[name] - weight).abs().max() < 1e-4 for name, weight in start.items())
+    # The grid is part of what the weights are for.
+    with pytest.raises(InputError, match=r"was trained with difference\.stride=14, not 4"):
+        load_model(recipe.out / "model", "paper", settings={"stride": 4})
+
+
+def test_kept_texture_is_the_texture(tmp_path: Path) -> None:
+    grey = torch.rand(3, 28, 56)
+    cache = TextureCache(tmp_path, 1e9)
+    expected = line_texture(grey, 8, 4)
+    assert cache(grey, 8, 4).equal(expected)
+    assert TextureCache(tmp_path, 1e9)(grey.flip(0), 8, 4).equal(expected.flip(0))
+    assert cache(grey, 8, 7).equal(line_texture(grey, 8, 7)), "another grid is another entry"
+
+
 def test_with_everything_chosen_a_stopped_run_goes_on_exactly(
     tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -235,6 +274,7 @@ def test_with_everything_chosen_a_stopped_run_goes_on_exactly(
     [
         ({"feature_cache": "cache"}, "holds for a frozen tower; set train_vision=false"),
         ({"train_language": False, "lora_rank": 4}, "lora_rank: adapters are on the language model"),
+        ({"texture_cache": "cache"}, "texture_cache: variant=ours has no line texture"),
         ({"data": {}}, "data: expected a folder, or folders with their weights"),
         ({"data": {"a": 0}}, "greater than 0"),
     ],

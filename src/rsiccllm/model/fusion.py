@@ -11,11 +11,13 @@ spread.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_unshuffle
 
+from rsiccllm.errors import InputError
 from rsiccllm.model.difference import MAP_STRIDE, DifferencePath, ZeroLinear, unpatch
 from rsiccllm.model.texture import KERNELS, Norm, line_texture, mean_texture, texture_difference
 from rsiccllm.model.variants import Variant
@@ -28,21 +30,26 @@ class Fusion(DifferencePath):
     """Cross-attention of the pixel difference to the texture difference, and the paper's ablations of it.
 
     tokens: width of the merged visual tokens. merge, patch: patches a token and pixels a patch, a side. width: of the
-    attention. angles: of the Hough accumulator; its cells are MAP_STRIDE pixels. norm: of dS.
+    attention. angles: of the Hough accumulator. stride: pixels of its cells, a side; it divides a token's. norm: of dS.
     variant: "paper"; "paper-no-pixel" (dS is query too), "paper-no-texture" (T is key and value too),
     "paper-mean-texture" (plain means stand for the texture).
+    line_texture: S of images by angles and stride; nothing in it is learnt, so training may set one that remembers.
     """
+
+    line_texture: Callable[[Tensor, int, int], Tensor] = staticmethod(line_texture)
 
     def __init__(
         self, tokens: int, merge: int, patch: int, variant: Variant, width: int = 64, angles: int = 32,
-        norm: Norm = "kernels",
+        stride: int = MAP_STRIDE, norm: Norm = "kernels",
     ) -> None:  # fmt: skip
         super().__init__()
-        self.merge, self.patch, self.angles, self.variant = merge, patch, angles, variant
+        if merge * patch % stride:
+            raise InputError(f"difference.stride: {stride} does not divide a token's {merge * patch} pixels")
+        self.merge, self.patch, self.angles, self.stride, self.variant = merge, patch, angles, stride, variant
         self.texture_norm = norm
         # Of two images of one date: a spread below this is noise, and is not blown up.
         self.least_spread = LEAST_SPREAD if norm == "kernels" else 0.0
-        side = merge * patch // MAP_STRIDE  # cells a token, a side
+        side = merge * patch // stride  # cells a token, a side
         maps = 1 if variant == "paper-mean-texture" else KERNELS
         self.pixel = nn.Linear(3 * (merge * patch) ** 2, width)
         self.texture = nn.Linear(maps * side**2, width)
@@ -56,10 +63,11 @@ class Fusion(DifferencePath):
         one, two = images.chunk(2)  # [pairs, 3, height, width]
         blocks = pixel_unshuffle(two - one, self.merge * self.patch)  # [pairs, 3 * side^2, rows, cols]
         pixel = self.pixel(blocks.flatten(2).transpose(1, 2))  # [pairs, tokens, width]
+        if self.variant == "paper-no-texture":
+            return self.out(attend(pixel, pixel)[0]), None, None
         texture = self.texture(self._texture(images, cols).to(second.dtype))
         query = texture if self.variant == "paper-no-pixel" else pixel
-        key = pixel if self.variant == "paper-no-texture" else texture
-        return self.out(attend(query, key)[0]), None, None
+        return self.out(attend(query, texture)[0]), None, None
 
     @torch.no_grad()
     def _texture(self, images: Tensor, cols: int) -> Tensor:
@@ -67,9 +75,9 @@ class Fusion(DifferencePath):
         grey = images.float().mean(1)
         with torch.autocast(grey.device.type, enabled=False):
             if self.variant == "paper-mean-texture":
-                statistics = mean_texture(grey, MAP_STRIDE)
+                statistics = mean_texture(grey, self.stride)
             else:
-                statistics = line_texture(grey, self.angles, MAP_STRIDE)
+                statistics = self.line_texture(grey, self.angles, self.stride)
             before, after = statistics.chunk(2)
             difference = texture_difference(before, after, self.texture_norm)
             difference = difference - difference.mean((2, 3), keepdim=True)

@@ -274,16 +274,19 @@ def load_model(
     dtype: torch.dtype = torch.float32,
     four_bit: bool = False,
     attention: str = "sdpa",
+    settings: dict[str, Any] | None = None,
 ) -> Any:
     """Load a model from a folder or hub name: ours, or a plain Qwen2.5-VL or Qwen3-VL to which the difference is added.
 
     variant: the difference path; None keeps what the checkpoint says ("none" for a plain base). four_bit: hold the
     language model's linear layers in 4 bits (NF4) and compute with them in dtype; the rest stays in dtype.
-    attention: transformers' name of the attention kernel.
-    Raises InputError where there is no checkpoint, it is of another architecture, or bitsandbytes is not there.
+    attention: transformers' name of the attention kernel. settings: of the difference path's class, where it starts
+    fresh; those of a checkpoint that has one stay.
+    Raises InputError where there is no checkpoint, it is of another architecture or has other settings, or bitsandbytes
+    is not there.
     """
     name = str(checkpoint)
-    config, model_class = _config_of(name, variant)
+    config, model_class = _config_of(name, variant, settings)
     check_whole(name)
     options = {**WEIGHTS_ONLY, **({"quantization_config": _four_bit(dtype)} if four_bit else {})}
     try:
@@ -316,17 +319,17 @@ def _four_bit(dtype: torch.dtype) -> Any:
     )
 
 
-def empty_model(checkpoint: str | Path, variant: Variant | None = None) -> Any:
+def empty_model(checkpoint: str | Path, variant: Variant | None = None, settings: dict[str, Any] | None = None) -> Any:
     """The model without weights (on torch's meta device): its parts and their sizes, from the configuration alone.
 
     Arguments and errors as for `load_model`.
     """
-    config, model_class = _config_of(str(checkpoint), variant)
+    config, model_class = _config_of(str(checkpoint), variant, settings)
     with torch.device("meta"):
         return model_class(config)
 
 
-def _config_of(name: str, variant: Variant | None) -> tuple[Any, Any]:
+def _config_of(name: str, variant: Variant | None, settings: dict[str, Any] | None = None) -> tuple[Any, Any]:
     """Our configuration of a checkpoint, ours or plain, with the difference path asked for, and the model's class."""
     config = load_config(name)
     if config.model_type not in _CLASSES:
@@ -341,6 +344,9 @@ def _config_of(name: str, variant: Variant | None) -> tuple[Any, Any]:
     held = (config.difference or {}).get("variant", "none")
     if variant is not None and held not in {"none", variant}:
         raise InputError(f"{name}: was trained with variant {held!r}, expected {variant!r} or a base without one")
+    for option, value in (settings or {}).items():
+        if held != "none" and (config.difference or {}).get(option, value) != value:
+            raise InputError(f"{name}: was trained with difference.{option}={config.difference[option]}, not {value}")
     if variant is not None:
-        config.difference = {**(config.difference or {}), "variant": variant}
+        config.difference = {**(settings or {}), **(config.difference or {}), "variant": variant}
     return config, model_class

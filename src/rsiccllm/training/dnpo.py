@@ -35,6 +35,7 @@ from rsiccllm.training.reference import adapters_off, stored_reference
 from rsiccllm.training.trainer import (
     StageTrainer,
     claim_output,
+    keep_texture,
     load_to_train,
     train_and_save,
 )
@@ -90,6 +91,7 @@ class DNPOTrainer(StageTrainer):
         self.reference = reference
         if reference is not None:
             self.reference = reference.to(self.args.device).eval().requires_grad_(False)
+            keep_texture(self.reference, self.recipe)
 
     @torch.no_grad()
     def _reference_logits(self, model: Any, inputs: dict[str, Any]) -> Tensor:

@@ -1,12 +1,14 @@
-"""Features of a frozen vision tower, kept on disk: the tower sees each image once in all epochs and runs.
+"""What is fixed and expensive, kept on disk: it is computed once in all epochs and runs.
 
-A file an image, named by what it depends on: the tower's weights, the image's pixels as the processor gives them, and
-the precision. Files are whole or not there, and may be removed at any time.
+A file an image, named by what it depends on. For features of a frozen vision tower: the tower's weights, the image's
+pixels as the processor gives them, and the precision. For the paper's line texture: the Hough grid and the pixels.
+Files are whole or not there, and may be removed at any time.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from rsiccllm.files import atomic_write
+from rsiccllm.model.texture import line_texture
+
+Kept = dict[str, Tensor]
 
 
 def tower_digest(visual: torch.nn.Module) -> str:
@@ -24,22 +29,50 @@ def tower_digest(visual: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, weight in sorted(visual.state_dict().items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes(weight.detach()))
     return digest.hexdigest()[:16]
 
 
-class FeatureCache:
-    """Features of the frozen tower of `body`, from `folder` where they are there.
+class Store:
+    """Tensors by name under `folder`, a file an entry.
 
     limit: bytes that the folder may hold; what comes after is computed anew each time. Nothing is thrown out for it: a
     training run goes round and round, and whatever was dropped would be the next to be asked for.
     """
 
+    def __init__(self, folder: Path, limit: float) -> None:
+        self.folder = folder
+        self.limit = limit
+        self.held = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+
+    def fetch(
+        self, names: Sequence[str], device: torch.device, compute: Callable[[list[int]], list[Kept]]
+    ) -> list[Kept]:
+        """The entries of these names; those that are not there, or not whole, are computed, by their places."""
+        files = [self.folder / f"{name}.safetensors" for name in names]
+        found = {at: held for at, file in enumerate(files) if (held := _read(file, device)) is not None}
+        missing = [at for at in range(len(files)) if at not in found]
+        if missing:
+            for at, one in zip(missing, compute(missing), strict=True):
+                found[at] = one
+                self._write(files[at], one)
+        return [found[at] for at in range(len(files))]
+
+    def _write(self, file: Path, tensors: Kept) -> None:
+        data = save({name: value.cpu().contiguous() for name, value in tensors.items()})
+        if self.held + len(data) <= self.limit:
+            with atomic_write(file, "wb") as handle:
+                handle.write(data)
+            self.held += len(data)
+
+
+class FeatureCache:
+    """Features of the frozen tower of `body`, from a `Store` where they are there."""
+
     def __init__(self, folder: Path, body: Any, limit: float) -> None:
         self.body = body
-        self.limit = limit
-        self.folder = folder / tower_digest(body.visual)
-        self.held = sum(file.stat().st_size for file in folder.rglob("*.safetensors"))
+        self.store = Store(folder, limit)
+        self.tower = tower_digest(body.visual)
 
     @torch.no_grad()
     def encode(self, pixel_values: Tensor, image_grid_thw: Tensor) -> SimpleNamespace:
@@ -47,23 +80,19 @@ class FeatureCache:
         for Qwen3-VL deepstack_features, the same from each of some middle layers. Arguments as the model's."""
         grids = image_grid_thw.tolist()
         pixels = pixel_values.split([time * rows * cols for time, rows, cols in grids])
-        files = [self._file(part, grid) for part, grid in zip(pixels, grids, strict=True)]
-        found = {at: held for at, file in enumerate(files) if (held := _read(file, pixel_values.device)) is not None}
-        missing = [at for at in range(len(files)) if at not in found]
-        if missing:
-            for at, one in zip(
-                missing, self._compute([pixels[at] for at in missing], image_grid_thw[missing]), strict=True
-            ):
-                found[at] = one
-                self._write(files[at], one)
-        images = [found[at] for at in range(len(files))]
+        names = [self._name(part, grid) for part, grid in zip(pixels, grids, strict=True)]
+
+        def compute(missing: list[int]) -> list[Kept]:
+            return self._compute([pixels[at] for at in missing], image_grid_thw[missing])
+
+        images = self.store.fetch(names, pixel_values.device, compute)
         deep = [name for name in sorted(images[0]) if name != "tokens"]
         return SimpleNamespace(
             pooler_output=tuple(image["tokens"] for image in images),
             deepstack_features=[tuple(image[name] for image in images) for name in deep],
         )
 
-    def _compute(self, pixels: list[Tensor], grids: Tensor) -> list[dict[str, Tensor]]:
+    def _compute(self, pixels: list[Tensor], grids: Tensor) -> list[Kept]:
         encoded = self.body.tower_features(torch.cat(pixels), grids)
         deep = getattr(encoded, "deepstack_features", None) or []
         return [
@@ -71,24 +100,43 @@ class FeatureCache:
             for at, tokens in enumerate(encoded.pooler_output)
         ]
 
-    def _file(self, pixels: Tensor, grid: list[int]) -> Path:
+    def _name(self, pixels: Tensor, grid: list[int]) -> str:
         precision = (
             torch.get_autocast_dtype(pixels.device.type) if torch.is_autocast_enabled(pixels.device.type) else None
         )
-        digest = hashlib.sha256(f"{grid} {pixels.dtype} {precision}".encode())
-        digest.update(pixels.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        name = digest.hexdigest()
-        return self.folder / name[:2] / f"{name}.safetensors"
-
-    def _write(self, file: Path, features: dict[str, Tensor]) -> None:
-        data = save({name: value.cpu().contiguous() for name, value in features.items()})
-        if self.held + len(data) <= self.limit:
-            with atomic_write(file, "wb") as handle:
-                handle.write(data)
-            self.held += len(data)
+        return _name(self.tower, f"{grid} {pixels.dtype} {precision}", pixels)
 
 
-def _read(file: Path, device: torch.device) -> dict[str, Tensor] | None:
+class TextureCache:
+    """`line_texture`, from a `Store` where it is there. To stand in its place in `Fusion`."""
+
+    def __init__(self, folder: Path, limit: float) -> None:
+        self.store = Store(folder, limit)
+
+    @torch.no_grad()
+    def __call__(self, grey: Tensor, angles: int, stride: int) -> Tensor:
+        """Arguments and result as those of `line_texture`."""
+        folder = f"texture_{angles}_{stride}"
+        names = [_name(folder, f"{tuple(one.shape)} {one.dtype}", one) for one in grey]
+
+        def compute(missing: list[int]) -> list[Kept]:
+            return [{"texture": one} for one in line_texture(grey[missing], angles, stride)]
+
+        return torch.stack([one["texture"] for one in self.store.fetch(names, grey.device, compute)])
+
+
+def _name(folder: str, what: str, pixels: Tensor) -> str:
+    digest = hashlib.sha256(what.encode())
+    digest.update(_bytes(pixels))
+    name = digest.hexdigest()
+    return f"{folder}/{name[:2]}/{name}"
+
+
+def _bytes(tensor: Tensor) -> Any:
+    return tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+
+def _read(file: Path, device: torch.device) -> Kept | None:
     """None where it is not there, or not whole: then it is made anew."""
     try:
         return {name: value.to(device) for name, value in load_file(file).items()}

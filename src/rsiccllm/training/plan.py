@@ -23,7 +23,7 @@ from rsiccllm.training.dnpo import dnpo_dataset, needs_copy
 from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import AnswerRecipe, DNPORecipe, SFTRecipe
 from rsiccllm.training.sft import sft_dataset
-from rsiccllm.training.trainer import freeze, with_adapters
+from rsiccllm.training.trainer import difference_settings, freeze, with_adapters
 
 LOOKED_AT = 512
 """Rows of the data whose tokens are counted, evenly drawn."""
@@ -90,7 +90,9 @@ class Plan:
 def plan(recipe: SFTRecipe | DNPORecipe, devices: int = 1) -> Plan:
     """What a recipe will take on each of `devices` GPUs. Raises InputError as its training would."""
     checkpoint = resolve_checkpoint(recipe.model)
-    model = empty_model(checkpoint, recipe.variant if isinstance(recipe, SFTRecipe) else None)
+    model = empty_model(
+        checkpoint, recipe.variant if isinstance(recipe, SFTRecipe) else None, difference_settings(recipe)
+    )
     freeze(model, recipe)
     config = model.config
     model = with_adapters(model, recipe)

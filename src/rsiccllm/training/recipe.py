@@ -122,6 +122,8 @@ class AnswerRecipe(Recipe):
     scored, and the finished model is that of the best evaluation, by best_by: similarity of key words to the nearest
     reference, fact_f1 of objects and directions, or log_prob of the references. Never a test split, nor what is
     trained on.
+    texture_cache: a folder that keeps the line texture of each image, which the paper's variants need and never change;
+    bounded by feature_cache_gb, apart from feature_cache.
     patience: training stops where so many evaluations one after another were no better than the best before them, or
     where the log-probability of the references fell at each; None never stops.
     """
@@ -144,6 +146,7 @@ class AnswerRecipe(Recipe):
     validation_pairs: int = Field(100, ge=1)
     eval_steps: int = Field(50, ge=1)
     best_by: Literal["similarity", "fact_f1", "log_prob"] = "similarity"
+    texture_cache: Path | None = None
     patience: int | None = Field(3, ge=1)
     max_new_tokens: int = Field(64, ge=1)
 
@@ -187,6 +190,8 @@ class SFTRecipe(AnswerRecipe):
     turns: show each pair turned or mirrored in one of eight ways, with the places in its captions turned along; an
     epoch stays as many updates as without.
     nuisance: as for DifferenceRecipe.
+    texture_stride: pixels a side of the cells that vote in the paper's Hough transform (variants "paper" and its
+    ablations); it divides a token's side. None: 4, or as the checkpoint has it.
     """
 
     stage: Literal["sft"] = "sft"
@@ -196,6 +201,15 @@ class SFTRecipe(AnswerRecipe):
     nuisance: float = Field(0.0, ge=0, le=2)
     map_weight: float = Field(1.0, ge=0)
     fact_weight: float = Field(0.3, ge=0)
+    texture_stride: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _texture(self) -> SFTRecipe:
+        if self.variant in {"none", "ours"}:
+            for name in ("texture_stride", "texture_cache"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name}: variant={self.variant} has no line texture; leave it out")
+        return self
 
 
 class DNPORecipe(AnswerRecipe):

@@ -28,15 +28,16 @@ from rsiccllm import __version__
 from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write, read_json, write_json
 from rsiccllm.model.checkpoint import WHOLE, damaged, mark_whole, resolve_checkpoint, save_model
+from rsiccllm.model.fusion import Fusion
 from rsiccllm.model.processor import PairProcessor
 from rsiccllm.model.variants import Variant
 from rsiccllm.model.vlm import load_model
 from rsiccllm.training.bar import TrainingBar
 from rsiccllm.training.ema import Ema
-from rsiccllm.training.features import FeatureCache
+from rsiccllm.training.features import FeatureCache, TextureCache
 from rsiccllm.training.health import plot_health
 from rsiccllm.training.mix import MixSampler
-from rsiccllm.training.recipe import AnswerRecipe, Recipe
+from rsiccllm.training.recipe import AnswerRecipe, Recipe, SFTRecipe
 from rsiccllm.training.validation import Validation
 
 NOTE = "recipe.json"
@@ -105,6 +106,7 @@ class StageTrainer(Trainer):
             ],
             **kwargs,
         )
+        keep_texture(self.model, recipe)
         self.remove_callback(PrinterCallback)  # TrainingBar shows the same without filling standard output
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
@@ -122,7 +124,7 @@ class StageTrainer(Trainer):
                 body = (model.get_base_model() if _has_adapters(model) else model).model
                 limit = 1e9 * self.recipe.feature_cache_gb
                 self.features = FeatureCache(self.recipe.feature_cache, body, limit)
-            with self.compute_loss_context_manager():
+            with self.accelerator.autocast():  # the Trainer leaves it to the forward that accelerate wraps
                 inputs["encoded"] = self.features.encode(inputs["pixel_values"], inputs["image_grid_thw"])
         return inputs
 
@@ -181,6 +183,15 @@ class StageTrainer(Trainer):
             logs[name] = sum(values) / len(values)
         self.parts.clear()
         super().log(logs, start_time)
+
+
+def keep_texture(model: Any, recipe: Recipe) -> None:
+    """Let the paper's difference path remember the line texture of images, where the recipe says so."""
+    if isinstance(recipe, AnswerRecipe) and recipe.texture_cache is not None:
+        kept = TextureCache(recipe.texture_cache, 1e9 * recipe.feature_cache_gb)
+        for module in model.modules():  # under PEFT more than one: the one that learns, and the one it began as
+            if isinstance(module, Fusion):
+                module.line_texture = kept
 
 
 def part_of(name: str) -> str:
@@ -356,6 +367,12 @@ def _has_adapters(model: Any) -> bool:
     return hasattr(model, "merge_and_unload")
 
 
+def difference_settings(recipe: AnswerRecipe) -> dict[str, Any]:
+    """What a recipe settles of a fresh difference path besides its variant."""
+    stride = recipe.texture_stride if isinstance(recipe, SFTRecipe) else None
+    return {} if stride is None else {"stride": stride}
+
+
 def load_to_train(checkpoint: str, recipe: AnswerRecipe, variant: Variant | None = None) -> Any:
     """The model with what the recipe does not train frozen, and LoRA where it asks for it. The difference path learns.
 
@@ -364,7 +381,7 @@ def load_to_train(checkpoint: str, recipe: AnswerRecipe, variant: Variant | None
     """
     light = recipe.bf16 and recipe.lora_rank is not None
     dtype = torch.bfloat16 if light else torch.float32
-    model = load_model(checkpoint, variant, dtype, recipe.load_in_4bit, recipe.attention)
+    model = load_model(checkpoint, variant, dtype, recipe.load_in_4bit, recipe.attention, difference_settings(recipe))
     if model.model.difference is not None:
         model.model.difference.float()
     freeze(model, recipe)
