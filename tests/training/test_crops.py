@@ -30,19 +30,27 @@ def sample(objects: bool = True) -> Sample:
 def test_a_crop_holds_what_is_true_inside_it() -> None:
     random = np.random.default_rng(0)
     seen: dict[tuple[tuple[str, str], ...], int] = {}
+    shown = set()
     for _ in range(300):
         part = crop(sample(), 16, random)
         pixels = np.asarray(part.images[1])
-        left, top = int(pixels[0, 0, 0]), int(pixels[0, 0, 1])
         assert pixels.shape == (16, 16, 3)
         whole = sample()
         assert part.mask is not None
         assert part.objects is not None
-        np.testing.assert_array_equal(part.mask, whole.mask[top : top + 16, left : left + 16])
-        np.testing.assert_array_equal(part.objects, whole.objects[:, top : top + 16, left : left + 16])
+        # Where each pixel comes from is its colour, but at the border, where the zoom has nothing beyond it to read.
+        columns, rows = np.moveaxis(pixels[2:-2, 2:-2, :2].astype(int), 2, 0)
+        mask, objects = part.mask[2:-2, 2:-2], part.objects[:, 2:-2, 2:-2]
+        shown.add(int(columns[0, -1] - columns[0, 0]))
+        off = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+        near = [(np.clip(rows + y, 0, 39), np.clip(columns + x, 0, 59)) for y, x in off]
+        assert np.any([mask == whole.mask[at] for at in near], 0).all()
+        assert np.any([(objects == whole.objects[:, at[0], at[1]]).all(0) for at in near], 0).all()
+        assert np.mean(mask == whole.mask[rows, columns]) > 0.95
         house, tree = (part.objects == HOUSE).any(), (part.objects == TREE).any()
         assert part.facts == [("tree", "disappear")] * int(tree) + [("building", "appear")] * int(house)
         seen[tuple(part.facts)] = seen.get(tuple(part.facts), 0) + 1
+    assert min(shown) < 9 < 13 < max(shown)  # 11 pixels apart are 11 apart without zoom
     assert set(seen) == {(), (("tree", "disappear"),), (("building", "appear"),)}
     assert 1 - seen[()] / 300 > ON_CHANGE
 

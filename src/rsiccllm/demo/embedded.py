@@ -30,11 +30,18 @@ SIDE = 224
 
 SCENES = "scenes:12000,seed=20,size=224"
 
+TASKS = TaskSettings(
+    ("caption", "describe", "changed", "kind", "count"),
+    {"describe": 0.4, "changed": 0.1, "kind": 0.15, "count": 0.1},
+    phrasings=1,
+)
+"""Long texts name every place in sentences of one kind, from which short captions learn places too."""
+
 
 def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference: int = 6000, sft: int = 2200) -> Path:
     """Render, train three stages of so many updates each, and return the finished model's folder."""
     data, random = out / "rsici", out / "random"
-    build_rsici([scenes], data, settings=BuildSettings(TaskSettings(("caption",), phrasings=1)))
+    build_rsici([scenes], data, settings=BuildSettings(TASKS))
     if not (random / "config.json").exists():
         new_model(data, random, easy=False, max_side=SIDE)
     train_base(random, data, out / "base", base, easy=False)

@@ -9,7 +9,7 @@ one place. Without the trained map, places stay at chance (docs/choices.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, get_args
 
 import torch
@@ -63,21 +63,38 @@ def place_code(rows: int, cols: int, device: torch.device) -> Tensor:
 class DifferencePath(nn.Module):
     """What every variant is: a module that adds something to the second image's tokens of each pair."""
 
+    depths: tuple[int, ...] = ()
+    """Layers of the vision tower, whose outputs it reads too."""
+
     def forward(
-        self, first: Tensor, second: Tensor, pixels_first: Tensor, pixels_second: Tensor, rows: int, cols: int
+        self,
+        first: Tensor,
+        second: Tensor,
+        pixels_first: Tensor,
+        pixels_second: Tensor,
+        rows: int,
+        cols: int,
+        within: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """first, second: [pairs, tokens, dim]. pixels_*: [pairs, patches, numbers], normalised as the processor does.
 
-        rows, cols: tokens. Returns what is added to the second image's tokens [pairs, tokens, dim], and, where the
+        rows, cols: tokens. within: first and second again, within the tower after each of `depths`: [pairs, tokens,
+        width of the tower]. Returns what is added to the second image's tokens [pairs, tokens, dim], and, where the
         variant has a map, the maps [pairs, height, width] and facts [pairs, FACTS, height, width] of DifferenceOutput.
         """
         raise NotImplementedError
 
-    def enhance(self, features: list[Tensor], pixel_values: Tensor, grids: list[tuple[int, int]]) -> DifferenceOutput:
+    def enhance(
+        self,
+        features: list[Tensor],
+        pixel_values: Tensor,
+        grids: list[tuple[int, int]],
+        within: Sequence[Sequence[Tensor]] = (),
+    ) -> DifferenceOutput:
         """Walk over the pairs, those of one grid together.
 
         features: one [tokens, dim] an image, before and after in turn. pixel_values: [patches, numbers] of all images.
-        grids: (rows, cols) of merged tokens, one an image. Raises ValueError where images do not come in pairs.
+        grids: (rows, cols) of merged tokens, one an image. within: for each of `depths`, as features. Raises ValueError where images do not come in pairs.
         """
         if len(features) % 2 or any(grids[i] != grids[i + 1] for i in range(0, len(grids) - 1, 2)):
             raise ValueError(
@@ -93,11 +110,12 @@ class DifferencePath(nn.Module):
         facts: dict[int, Tensor] = {}
         for rows, cols in sorted(set(grids)):
             chosen = [i for i in range(0, len(grids), 2) if grids[i] == (rows, cols)]
-            first, second, pixels_first, pixels_second = (
-                torch.stack([source[i + step] for i in chosen])
-                for source, step in ((features, 0), (features, 1), (pixels, 0), (pixels, 1))
-            )
-            added, seen, told = self(first, second, pixels_first, pixels_second, rows, cols)
+
+            def dates(source: Sequence[Tensor], chosen: list[int] = chosen) -> tuple[Tensor, Tensor]:
+                return torch.stack([source[i] for i in chosen]), torch.stack([source[i + 1] for i in chosen])
+
+            deep = [dates(layer) for layer in within]
+            added, seen, told = self(*dates(features), *dates(pixels), rows, cols, deep)
             for at, image in enumerate(chosen):
                 enhanced[image + 1] = features[image + 1] + added[at]
                 if seen is not None and told is not None:
@@ -156,16 +174,45 @@ class PixelTower(nn.Module):
 
 
 class Comparison(nn.Module):
-    """The two dates side by side, cell by cell: both, what came, and how much it is."""
+    """The two dates side by side, cell by cell: both, what came, and how much it is.
 
-    def __init__(self, width: int) -> None:
+    forgiving: what came is against the cell of the first date that is most alike among the nine around, each by how
+    alike it is: ground that lies a cell off is no change. How sharply it chooses is learnt.
+    """
+
+    def __init__(self, width: int, forgiving: bool) -> None:
         super().__init__()
         self.layer = nn.Conv2d(4 * width, width, 1)
+        self.sharpness = nn.Parameter(torch.zeros(())) if forgiving else None
 
     def forward(self, both: Tensor) -> Tensor:
         """both: [2 x pairs, width, height, width], all first dates first. Returns [pairs, width, height, width]."""
         one, two = both.chunk(2)
-        return self.layer(torch.cat([one, two, two - one, (two - one).abs()], 1))
+        came = two - (one if self.sharpness is None else _aligned(one, two, self.sharpness.exp()))
+        return self.layer(torch.cat([one, two, came, came.abs()], 1))
+
+
+def _aligned(one: Tensor, two: Tensor, sharpness: Tensor) -> Tensor:
+    """In each cell the mean of `one` over the 3 x 3 around it, by likeness to `two`. All [pairs, width, rows, cols]."""
+    rows, cols = one.shape[-2:]
+    wide = nn.functional.pad(one, (1, 1, 1, 1), mode="replicate")
+    around = [wide[..., y : y + rows, x : x + cols] for y in range(3) for x in range(3)]
+    apart = torch.stack([(cell - two).square().mean(1) for cell in around])  # [9, pairs, rows, cols]
+    shares = (-sharpness * apart).softmax(0)
+    return torch.stack([share[:, None] * cell for share, cell in zip(shares, around, strict=True)]).sum(0)
+
+
+class Moved(nn.Module):
+    """How the second date's features differ from the first's, place by place."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(features)
+        self.layer = nn.Linear(features, width)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """[pairs, tokens, features] of both dates to [pairs, tokens, width]."""
+        return self.layer(self.norm(second) - self.norm(first))
 
 
 def unpatch(patches: Tensor, rows: int, cols: int, merge: int, patch: int) -> Tensor:
@@ -182,18 +229,26 @@ class ChangeMap(DifferencePath):
     """Says cell by cell whether and what changed, and adds what and where to the second image's tokens.
 
     tokens: width of the merged visual tokens. merge, patch: patches a token and pixels a patch, a side.
-    width: of a cell.
+    width: of a cell. align: whether the comparison forgives ground that lies a cell off. depths: layers of the vision
+    tower whose difference is read beside that of its end (a trained tower knows surfaces that a small encoder has to
+    learn); tower: the tower's width.
     The last projection starts at zero, so before the first step the visual tokens are the base model's bit for bit.
     """
 
-    def __init__(self, tokens: int, merge: int, patch: int, width: int = 64) -> None:
+    def __init__(
+        self, tokens: int, merge: int, patch: int, width: int = 64, align: bool = True, depths: Sequence[int] = (),
+        tower: int | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.merge, self.patch = merge, patch
-        self.parts = (width, ANCHORS**2, len(FACTS))  # what a message is made of: features, place, facts
+        self.merge, self.patch, self.depths = merge, patch, tuple(depths)
+        # What a message is made of: features, place of the cell, facts, and the place of what happened there.
+        self.parts = (width, ANCHORS**2, len(FACTS))
         self.tower = PixelTower(width)
-        self.compare = nn.ModuleList(Comparison(wide) for wide in self.tower.widths)
+        # Only the finest cells are so small that a shift of some pixels moves what is in them to the next.
+        self.compare = nn.ModuleList(Comparison(wide, align and i == 0) for i, wide in enumerate(self.tower.widths))
         self.norm = nn.LayerNorm(tokens)
         self.tokens = nn.Linear(tokens, self.tower.widths[-1])
+        self.within = nn.ModuleList(Moved(tower or tokens, self.tower.widths[-1]) for _ in self.depths)
         # From coarse to fine: each scale reads the one below it.
         self.up = nn.ModuleList(
             nn.Conv2d(coarse, fine, 1) for fine, coarse in zip(self.tower.widths, self.tower.widths[1:], strict=False)
@@ -203,16 +258,24 @@ class ChangeMap(DifferencePath):
         self.classes = nn.Conv2d(width, 1 + len(FACTS), 1)  # the first: nothing happened here
         # What changed starts as loud as where, else the place alone is learnt at first.
         self.what_norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.out = ZeroLinear(sum(self.parts), tokens)
-        self.bind = ZeroLinear(len(FACTS) * ANCHORS**2, tokens)
+        self.out = ZeroLinear(sum(self.parts) + ANCHORS**2, tokens)
 
     def forward(
-        self, first: Tensor, second: Tensor, pixels_first: Tensor, pixels_second: Tensor, rows: int, cols: int
+        self,
+        first: Tensor,
+        second: Tensor,
+        pixels_first: Tensor,
+        pixels_second: Tensor,
+        rows: int,
+        cols: int,
+        within: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As in DifferencePath; a cell of the maps is MAP_STRIDE pixels a side."""
         pixels = unpatch(torch.cat([pixels_first, pixels_second]), rows, cols, self.merge, self.patch)
         scales = [compare(found) for compare, found in zip(self.compare, self.tower(pixels), strict=True)]
         moved = self.tokens(self.norm(second) - self.norm(first))  # [pairs, tokens, width]
+        for read, (one, two) in zip(self.within, within, strict=True):
+            moved = moved + read(one, two)
         moved = moved.transpose(1, 2).unflatten(2, (rows, cols))
         both = self.blocks[-1](scales[-1] + _fitted(moved, scales[-1]))
         for scale, up, block in zip(scales[-2::-1], list(self.up)[::-1], list(self.blocks)[-2::-1], strict=True):
@@ -231,18 +294,21 @@ class ChangeMap(DifferencePath):
         pooled = told.sum((2, 3)) / (chance.sum((2, 3)) + 1e-3)
         local = nn.functional.adaptive_avg_pool2d(told, (rows, cols)).flatten(2).transpose(1, 2)
         sure = nn.functional.adaptive_avg_pool2d(chance, (rows, cols)).flatten(2).transpose(1, 2)  # [pairs, tokens, 1]
-        # Of each fact its own place, as loud as its surest cell: of two changes the mean over both tells neither place.
+        # Of each fact its own place: a changed cell says where the whole of what happened there is, since "in the top
+        # left" is true of a neighbourhood and not of each of its houses, and the mean over two changes is neither's.
         held = facts.exp().to(both.dtype) * chance  # [pairs, FACTS, height, width]
         places = torch.einsum("pfhw,pahw->pfa", held, place) / (held.sum((2, 3)) + 1e-3)[..., None]
-        bound = self.bind((places * held.amax((2, 3))[..., None]).flatten(1))[:, None]
-        added = bound + self._message(pooled[:, None]) * chance.amax((2, 3))[:, None] + self._message(local) * sure
-        return added, logits, facts
+        added = self._message(pooled[:, None], places) * chance.amax((2, 3))[:, None]
+        return added + self._message(local, places) * sure, logits, facts
 
-    def _message(self, told: Tensor) -> Tensor:
-        """What is said to the language model of changed ground: [pairs, places, parts] to [pairs, places, tokens]."""
+    def _message(self, told: Tensor, places: Tensor) -> Tensor:
+        """What is said to the language model of changed ground: [pairs, cells, parts] to [pairs, cells, tokens].
+
+        places: of each fact, [pairs, FACTS, anchors].
+        """
         what, place, named = told.split(self.parts, -1)
         # 12 makes a likely fact as loud as a place (norm about 8).
-        return self.out(torch.cat([self.what_norm(what), place, 12 * named], -1))
+        return self.out(torch.cat([self.what_norm(what), place, 12 * named, named @ places], -1))
 
 
 def _fitted(grid: Tensor, other: Tensor) -> Tensor:

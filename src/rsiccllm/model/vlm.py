@@ -30,6 +30,7 @@ from transformers.conversion_mapping import register_checkpoint_conversion_mappi
 from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import is_bitsandbytes_available
+from transformers.vision_utils import get_vision_window_index
 
 from rsiccllm.errors import InputError
 from rsiccllm.model.checkpoint import WEIGHTS_ONLY, check_whole, load_config
@@ -80,7 +81,12 @@ class _Body(_Mixin):
         shape = (vision.out_hidden_size, vision.spatial_merge_size, vision.patch_size)
         options = {name: value for name, value in settings.items() if name != "variant"}
         if variant == "ours":
-            self.difference = ChangeMap(*shape, **options)
+            self.difference = ChangeMap(*shape, tower=vision.hidden_size, **options)
+            if not all(0 <= depth < vision.depth for depth in self.difference.depths):
+                raise InputError(
+                    f"difference.depths: {list(self.difference.depths)}; expected layers of the vision tower, "
+                    f"0 to {vision.depth - 1}"
+                )
         elif variant != "none":
             self.difference = Fusion(*shape, variant, **options)
         self.post_init()
@@ -94,8 +100,27 @@ class _Body(_Mixin):
             super()._init_weights(module)
 
     def tower_features(self, pixel_values: Tensor, image_grid_thw: Tensor, **kwargs: Any) -> Any:
-        """As the base class gives them, each image for itself, without the difference."""
-        return super().get_image_features(pixel_values, image_grid_thw, **{**kwargs, "return_dict": True})
+        """As the base class gives them, each image for itself, without the difference.
+
+        And `within`, where the difference path reads the tower's layers: for each of its depths [tokens, width of the
+        tower] an image, the mean over the patches of a token.
+        """
+        depths = () if self.difference is None else self.difference.depths
+        kwargs |= {"return_dict": True} | ({"output_hidden_states": True} if depths else {})
+        encoded = super().get_image_features(pixel_values, image_grid_thw, **kwargs)
+        encoded.within = [self._tokens(encoded.hidden_states[1 + depth], image_grid_thw) for depth in depths]
+        return encoded
+
+    def _tokens(self, patches: Tensor, grids: Tensor) -> tuple[Tensor, ...]:
+        """Patches [patches, width] within the tower as tokens in reading order, [tokens, width] an image."""
+        vision = self.config.vision_config
+        tokens = patches.unflatten(0, (-1, vision.spatial_merge_size**2)).mean(1)
+        if hasattr(vision, "window_size"):  # Qwen2.5-VL's tower walks over windows
+            order, _ = get_vision_window_index(
+                grids, vision.spatial_merge_size, vision.window_size, vision.patch_size
+            )
+            tokens = tokens[order.argsort()]
+        return tokens.split((grids.prod(1) // vision.spatial_merge_size**2).tolist())
 
     def get_image_features(
         self, pixel_values: Tensor, image_grid_thw: Tensor, encoded: Any = None, **kwargs: Any
@@ -110,7 +135,7 @@ class _Body(_Mixin):
         if self.difference is not None:
             merge = self.config.vision_config.spatial_merge_size
             grids = [(int(rows) // merge, int(cols) // merge) for _, rows, cols in image_grid_thw.tolist()]
-            enhanced = self.difference.enhance(list(encoded.pooler_output), pixel_values, grids)
+            enhanced = self.difference.enhance(list(encoded.pooler_output), pixel_values, grids, encoded.within)
             encoded.pooler_output = tuple(enhanced.features)
             encoded.maps, encoded.facts = enhanced.maps, enhanced.facts
         return encoded

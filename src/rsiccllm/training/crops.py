@@ -18,6 +18,9 @@ from rsiccllm.training.views import Views
 ON_CHANGE = 0.7
 """Share of crops of a changed pair that are laid on a pixel of its change; the others lie anywhere."""
 
+ZOOM = 0.35
+"""A crop shows up to exp(ZOOM) times as much ground a side, or as little: sets differ in metres a pixel."""
+
 
 class Crops(Dataset):
     """Pairs or their views, each cut to a square and disturbed, by the index and the seed alone.
@@ -64,7 +67,7 @@ class Crops(Dataset):
 
 
 def crop(sample: Sample, side: int, random: np.random.Generator) -> Sample:
-    """A square of a pair with what is true inside it.
+    """A square of a pair with what is true inside it, zoomed to `side` pixels.
 
     Facts stay those of the pair where the mask marks anything inside and says not what; where it says what, they are
     those; where it marks nothing inside, none. Without a mask the pair stays whole: nobody knows where its change is.
@@ -72,15 +75,19 @@ def crop(sample: Sample, side: int, random: np.random.Generator) -> Sample:
     width, height = sample.images[0].size
     if sample.mask is None or min(width, height) <= side:
         return sample
-    top, left = (int(random.integers(0, extent - side + 1)) for extent in (height, width))
+    shown = min(round(side * np.exp(random.uniform(-ZOOM, ZOOM))), width, height)
+    top, left = (int(random.integers(0, extent - shown + 1)) for extent in (height, width))
     rows, columns = np.nonzero(sample.mask)
     if len(rows) and random.random() < ON_CHANGE:
         at = int(random.integers(len(rows)))
-        top = int(np.clip(rows[at] - random.integers(side), 0, height - side))
-        left = int(np.clip(columns[at] - random.integers(side), 0, width - side))
-    part = slice(top, top + side), slice(left, left + side)
-    mask = sample.mask[part]
-    objects = None if sample.objects is None else sample.objects[:, part[0], part[1]]
+        top = int(np.clip(rows[at] - random.integers(shown), 0, height - shown))
+        left = int(np.clip(columns[at] - random.integers(shown), 0, width - shown))
+    part = slice(top, top + shown), slice(left, left + shown)
+    # Masks take the nearest pixel: a number between two objects is a third.
+    at_pixel = (np.arange(side) + 0.5) * shown // side
+    inside = np.ix_(at_pixel.astype(int), at_pixel.astype(int))
+    mask = sample.mask[part][inside]
+    objects = None if sample.objects is None else np.stack([one[part][inside] for one in sample.objects])
     facts = sample.facts
     if not mask.any():
         facts = None if facts is None else []
@@ -90,5 +97,8 @@ def crop(sample: Sample, side: int, random: np.random.Generator) -> Sample:
             for direction, what in zip(("disappear", "appear"), objects, strict=True)
             for number in np.unique(what[what > 0]).tolist()
         ]
-    images: list[Image.Image] = [image.crop((left, top, left + side, top + side)) for image in sample.images]
+    images: list[Image.Image] = [
+        image.crop((left, top, left + shown, top + shown)).resize((side, side), Image.Resampling.BICUBIC)
+        for image in sample.images
+    ]
     return replace(sample, images=images, mask=mask, objects=objects, facts=facts)

@@ -28,8 +28,8 @@ class Recipe(BaseModel):
     batch_size: image pairs a step on one device; accumulate: steps whose gradients are added before an update.
     max_steps: updates; where None, `epochs` passes over the data. warmup_steps: updates of linear rise to the learning
     rate, after which it falls to zero as a cosine. difference_learning_rate, merger_learning_rate,
-    vision_learning_rate: of the difference path, of the projector from the vision tower to the language model, and of
-    the tower; None takes learning_rate. bf16: autocast to bfloat16.
+    vision_learning_rate: of the difference path (but its last projection, which starts at zero), of the projector from
+    the vision tower to the language model, and of the tower; None takes learning_rate. bf16: autocast to bfloat16.
     ema: the finished model is the moving average of the weights that learn, with this decay an update; None: the last.
     min_pixels, max_pixels: the processor's limits on an image's area; None keeps the checkpoint's.
     save_steps: updates between checkpoints. train_vision: whether the vision tower learns too (and its projector).

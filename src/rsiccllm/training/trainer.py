@@ -197,7 +197,8 @@ def keep_texture(model: Any, recipe: Recipe) -> None:
 def part_of(name: str) -> str:
     """Which part a weight belongs to, for its learning rate."""
     if ".difference." in name:
-        return "difference"
+        # The last projection starts at zero: it has everything to learn where the rest may be trained already.
+        return "message" if ".difference.out." in name else "difference"
     if ".visual." in name:
         return "merger" if ".merger." in name or ".deepstack_merger_list." in name else "vision"
     return "language"

@@ -15,8 +15,8 @@ from rsiccllm.turning import TURNS, Turn, turn_caption, turn_pair, turn_pixels
 
 OPPOSITE = {"appear": "disappear", "disappear": "appear"}
 
-TURNED_TASKS = frozenset({"caption", "describe"})
-"""Tasks whose answers are words alone, which turn with the image; a box in pixels does not."""
+TURNED_TASKS = frozenset({"caption", "describe", "changed", "kind", "count"})
+"""Tasks whose questions name no place and whose answers are words alone, which turn with the image; a box does not."""
 
 
 class View(NamedTuple):
