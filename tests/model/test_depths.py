@@ -56,9 +56,7 @@ def test_layers_come_in_reading_order(tiny_checkpoints: dict[str, Path], tmp_pat
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_layers_count_and_come_back_from_disk(
-    tiny_checkpoints: dict[str, Path], tmp_path: Path, family: str
-) -> None:
+def test_layers_count_and_come_back_from_disk(tiny_checkpoints: dict[str, Path], tmp_path: Path, family: str) -> None:
     processor = load_processor(tiny_checkpoints[family])
     model = load_model(deep(tiny_checkpoints[family], tmp_path / "deep", [0])).eval()
     given = images([(84, 84)], processor)

@@ -176,7 +176,8 @@ class Captioner:
         if self.calibration is not None and prompt == PROMPTS["caption"]:
             confidence = self.calibration.confidence(answer.probability)
         candidates = () if others is None else tuple(dict.fromkeys([answer.text, *filter(None, others)]))
-        return Caption(answer.text, answer.probability, confidence, seen, candidates)
+        named = None if answer.fact_maps is None else answer.fact_maps.numpy()
+        return Caption(answer.text, answer.probability, confidence, seen, candidates, named)
 
 
 def _reads_pairs(architecture: str) -> bool:

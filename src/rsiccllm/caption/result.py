@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL.Image
 
-from rsiccllm.facts import Fact, Parsed, parse
+from rsiccllm.facts import Direction, Fact, Object, Parsed, parse
 
 THRESHOLD = 0.5
 """A pixel of the change map counts as changed from here on; the benchmark's masks are held against the same."""
@@ -38,6 +39,8 @@ class Caption:
     not give them. confidence: the chance that the caption is right, 0..1, by the calibration that came with the model;
     None without one. change_map: [height, width] float32 in 0..1, where the model saw change, of the first image's
     size, or None where the model has no map. candidates: the caption and other answers, where several were asked for.
+    fact_maps: [FACTS, rows, cols] float16 in 0..1 in cells of the model's map, which fact it is where there is change
+    (`rsiccllm.model.difference.FACTS`), or None; `map_of` reads it.
     """
 
     caption: str
@@ -45,6 +48,19 @@ class Caption:
     confidence: float | None = None
     change_map: np.ndarray | None = None
     candidates: tuple[str, ...] = ()
+    fact_maps: np.ndarray | None = None
+
+    def map_of(self, thing: Object, direction: Direction | None = None) -> np.ndarray | None:
+        """Where `thing` appeared or disappeared (None: either): [height, width] float32 in 0..1; None without a map."""
+        from rsiccllm.model.difference import FACTS  # torch, which reading a stored caption needs not
+
+        if self.change_map is None or self.fact_maps is None:
+            return None
+        chosen = [at for at, (named, way) in enumerate(FACTS) if named == thing and direction in (None, way)]
+        share = PIL.Image.fromarray(self.fact_maps[chosen].sum(0, dtype=np.float32))
+        height, width = self.change_map.shape
+        wide = np.asarray(share.resize((width, height), PIL.Image.Resampling.BILINEAR))
+        return self.change_map * wide.clip(0, 1)
 
     @cached_property
     def _parsed(self) -> Parsed:

@@ -94,7 +94,8 @@ class DifferencePath(nn.Module):
         """Walk over the pairs, those of one grid together.
 
         features: one [tokens, dim] an image, before and after in turn. pixel_values: [patches, numbers] of all images.
-        grids: (rows, cols) of merged tokens, one an image. within: for each of `depths`, as features. Raises ValueError where images do not come in pairs.
+        grids: (rows, cols) of merged tokens, one an image. within: for each of `depths`, as features.
+        Raises ValueError where images do not come in pairs.
         """
         if len(features) % 2 or any(grids[i] != grids[i + 1] for i in range(0, len(grids) - 1, 2)):
             raise ValueError(

@@ -25,6 +25,7 @@ Encoded = dict[str, Tensor]
 class Answer(NamedTuple):
     """text; probability: geometric mean of its tokens' probabilities; change_map: [rows, cols] in 0..1, or None.
 
+    fact_maps: [FACTS, rows, cols] in 0..1 of float16, which fact it is where there is change, or None.
     tokens: how many it has, the end counted. ended: False where it was cut at the limit. entropy: mean of its tokens'
     distributions, in nats.
     """
@@ -35,6 +36,7 @@ class Answer(NamedTuple):
     tokens: int
     ended: bool
     entropy: float
+    fact_maps: Tensor | None = None
 
 
 def left_padded(processor: PairProcessor, prompts: Sequence[Encoded]) -> Encoded:
@@ -135,10 +137,11 @@ def generate_encoded(
     batch: dict[str, Any] = {name: value.to(model.device) for name, value in left_padded(processor, prompts).items()}
     pixels = batch.pop("pixel_values", None)
     maps: list[Tensor] | None = None
+    facts: list[Tensor] | None = None
     if pixels is not None:
         encoded = image_features(model, pixels, batch["image_grid_thw"])
         batch["mm_encoder_outputs"] = {"image": encoded}
-        maps = getattr(encoded, "maps", None)
+        maps, facts = getattr(encoded, "maps", None), getattr(encoded, "facts", None)
     output = model.generate(
         **batch,
         max_new_tokens=max_new_tokens,
@@ -167,6 +170,7 @@ def answers_of(output: Any, begin: int, tokenizer: Any, maps: Sequence[Tensor] |
     counts = written.sum(1).tolist()
     ended = (new == tokenizer.eos_token_id).any(1).tolist()
     seen = [None] * len(texts) if maps is None else [one.float().sigmoid().cpu() for one in maps]
+    named = [None] * len(texts) if facts is None else [one.exp().half().cpu() for one in facts]
     return [
         Answer(
             text.strip(),
@@ -175,6 +179,7 @@ def answers_of(output: Any, begin: int, tokenizer: Any, maps: Sequence[Tensor] |
             counts[row],
             ended[row],
             float(entropy[row]),
+            named[row],
         )
         for row, text in enumerate(texts)
     ]

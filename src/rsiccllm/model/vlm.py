@@ -116,9 +116,7 @@ class _Body(_Mixin):
         vision = self.config.vision_config
         tokens = patches.unflatten(0, (-1, vision.spatial_merge_size**2)).mean(1)
         if hasattr(vision, "window_size"):  # Qwen2.5-VL's tower walks over windows
-            order, _ = get_vision_window_index(
-                grids, vision.spatial_merge_size, vision.window_size, vision.patch_size
-            )
+            order, _ = get_vision_window_index(grids, vision.spatial_merge_size, vision.window_size, vision.patch_size)
             tokens = tokens[order.argsort()]
         return tokens.split((grids.prod(1) // vision.spatial_merge_size**2).tolist())
 
