@@ -38,7 +38,7 @@ TASKS = TaskSettings(
 """Long texts name every place in sentences of one kind, from which short captions learn places too."""
 
 
-def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference: int = 6000, sft: int = 2200) -> Path:
+def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference: int = 6000, sft: int = 4500) -> Path:
     """Render, train three stages of so many updates each, and return the finished model's folder."""
     data, random = out / "rsici", out / "random"
     build_rsici([scenes], data, settings=BuildSettings(TASKS))
@@ -48,15 +48,14 @@ def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference:
     train_difference(
         DifferenceRecipe(
             model=str(out / "base"), data=data, out=out / "difference", max_steps=difference, batch_size=16,
-            learning_rate=2e-3, crop=112, nuisance=1.0, bf16=True, workers=1, log_steps=50, save_steps=200,
+            learning_rate=2e-3, crop=112, nuisance=1.0, bf16=True, workers=1, ema=0.999, log_steps=50, save_steps=500,
         )
     )  # fmt: skip
     return train_sft(
         SFTRecipe(
             model=str(out / "difference"), data=data, out=out / "sft", max_steps=sft, batch_size=8, learning_rate=1e-3,
-            difference_learning_rate=1e-3, fact_weight=1.0, turns=True, nuisance=1.0, train_vision=False, bf16=True,
-            workers=1,
-            log_steps=20, save_steps=100,
+            difference_learning_rate=1e-4, fact_weight=1.0, turns=True, nuisance=1.0, train_vision=False, bf16=True,
+            workers=1, log_steps=20, save_steps=250,
         )
     )  # fmt: skip
 

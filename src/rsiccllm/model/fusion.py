@@ -11,7 +11,7 @@ spread.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -56,9 +56,10 @@ class Fusion(DifferencePath):
         self.out = ZeroLinear(width, tokens)
 
     def forward(
-        self, first: Tensor, second: Tensor, pixels_first: Tensor, pixels_second: Tensor, rows: int, cols: int
-    ) -> tuple[Tensor, None, None]:
-        """As in DifferencePath; there is no map."""
+        self, first: Tensor, second: Tensor, pixels_first: Tensor, pixels_second: Tensor, rows: int, cols: int,
+        within: Sequence[tuple[Tensor, Tensor]] = (),
+    ) -> tuple[Tensor, None, None]:  # fmt: skip
+        """As in DifferencePath; there is no map, and `within` is not read."""
         images = unpatch(torch.cat([pixels_first, pixels_second]), rows, cols, self.merge, self.patch)
         one, two = images.chunk(2)  # [pairs, 3, height, width]
         blocks = pixel_unshuffle(two - one, self.merge * self.patch)  # [pairs, 3 * side^2, rows, cols]
