@@ -30,6 +30,7 @@ from rsiccllm.geo import work as module
 from rsiccllm.geo.grid import Grid, Patch
 from rsiccllm.geo.run import MapSettings, map_rasters
 from rsiccllm.geo.tiles import Strip, Tile, is_empty, is_still, pack_map, starts, tiles_of, unpack_map
+from rsiccllm.model.difference import FACTS
 from rsiccllm.model.generate import Answer
 from rsiccllm.pairs import OpenedPair
 
@@ -54,6 +55,21 @@ class Differ(Captioner):
             raise KeyboardInterrupt
         self.asked += len(prompts)
         return [Answer("a house is built in the center", 0.9, prompt["map"], 8, True, 0.1) for prompt in prompts]
+
+
+class Namer(Differ):
+    """Sees a building that came where it is bright at the second date, and water that went where it is dark."""
+
+    def encode(self, pair: OpenedPair, prompt: str) -> dict[str, torch.Tensor]:
+        bright = torch.from_numpy(np.asarray(pair.after, np.float32).mean(2) > 128)
+        named = torch.zeros(len(FACTS), *bright.shape, dtype=torch.float16)
+        named[FACTS.index(("building", "appear"))] = bright.half()
+        named[FACTS.index(("water", "disappear"))] = (~bright).half()
+        return {**super().encode(pair, prompt), "named": named}
+
+    def answer_encoded(self, prompts: Any, max_new_tokens: int, tell: Any = None) -> list[Answer]:
+        answers = super().answer_encoded(prompts, max_new_tokens, tell)
+        return [answer._replace(fact_maps=prompt["named"]) for answer, prompt in zip(answers, prompts, strict=True)]
 
 
 @pytest.fixture
@@ -108,6 +124,21 @@ def test_a_known_change_is_mapped_and_other_readers_read_it(differ: Differ, tmp_
         "change.qml", "change.tif", "changes.geojson", "changes.gpkg", "changes.qml", "settings.json", "summary.json",
         "tiles.jsonl",
     ]  # fmt: skip
+
+
+def test_each_polygon_is_named_by_what_the_map_sees_in_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mapping_checkpoint: Path
+) -> None:
+    monkeypatch.setattr(module.Captioner, "load", lambda name: Namer())
+    before, after = scene()
+    before[:, 210:250, 180:230] = 230
+    after[:, 210:250, 180:230] = 20  # 20 pixels beside the bright square, and in the same tile
+    paths = write(tmp_path / "a.tif", before), write(tmp_path / "b.tif", after)
+    summary = map_rasters(*paths, tmp_path / "out", str(mapping_checkpoint), MapSettings(tile=256, overlap=32))
+    rows = json.loads((tmp_path / "out" / "changes.geojson").read_text())["features"]
+    found = {row["properties"]["class"]: row["properties"]["area_m2"] for row in rows}
+    assert found == {"building appear": pytest.approx(600, rel=0.1), "water disappear": pytest.approx(500, rel=0.1)}
+    assert set(summary["classes"]) == set(found)
 
 
 def test_another_grid_sixteen_bit_and_nodata(differ: Differ, tmp_path: Path, mapping_checkpoint: Path) -> None:

@@ -104,3 +104,13 @@ def test_a_shift_of_a_cell_is_no_change() -> None:
         came = comparison(torch.cat([ground[..., :-2], ground[..., 1:-1]]))
         seen.append(came.detach()[..., 1:-1, 1:-1].abs().mean().item())
     assert seen[0] < 0.01 * seen[1]
+
+
+def test_a_fresh_path_begins_the_same_whatever_was_in_memory(tiny_checkpoints: dict[str, Path]) -> None:
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        states.append(load_model(tiny_checkpoints["qwen2_5_vl"], "ours").state_dict())
+        torch.full((2_000_000,), float("nan"))  # what the next one may find in its memory
+    assert all(states[0][name].equal(value) for name, value in states[1].items())
+    assert states[0]["model.difference.compare.0.sharpness"] == 0

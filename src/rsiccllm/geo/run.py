@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from affine import Affine
+from rasterio.features import rasterize
 from rasterio.transform import rowcol
 
 from rsiccllm.caption.captioner import model_name
@@ -21,10 +24,11 @@ from rsiccllm.geo.merge import write_change
 from rsiccllm.geo.notes import cover_of, date_of, notes_of, sensor_of
 from rsiccllm.geo.polygons import UNNAMED, Polygon, polygons_of, write_geojson, write_geopackage
 from rsiccllm.geo.style import write_raster_style, write_vector_style
-from rsiccllm.geo.tiles import Tile, starts
+from rsiccllm.geo.tiles import Tile, starts, unpack_cells
 from rsiccllm.geo.work import Job, groups_of, work
 from rsiccllm.journal import Journal
 from rsiccllm.model.checkpoint import weights_digest
+from rsiccllm.model.difference import FACTS
 from rsiccllm.progress import track
 
 
@@ -147,15 +151,20 @@ def _without_maps(path: Path) -> Iterator[dict[str, Any]]:
 
 def _row(polygon: Polygon, grid: Grid, lines: dict[str, dict[str, Any]], settings: MapSettings,
          dates: tuple[str | None, str | None]) -> dict[str, Any]:  # fmt: skip
-    """A polygon's fields. What is said of it is what the tile says in whose middle it lies most nearly."""
+    """A polygon's fields. What is said of it is what the tile says in whose middle it lies most nearly.
+
+    Its class is what the tile's map sees in it, for a caption names what changed in the whole tile; without such a map,
+    the first that the caption names.
+    """
     point = polygon.shape.representative_point()
     row, column = rowcol(grid.transform, point.x, point.y)
     tile = _nearest(column, row, grid, settings)
     line = lines[tile.id]
     facts = parse(line["caption"]).facts if "caption" in line else []
+    kind = _kind(polygon, tile, line, grid) or (facts and f"{facts[0].object} {facts[0].direction}") or UNNAMED
     return {
         "caption": line.get("caption"),
-        "class": f"{facts[0].object} {facts[0].direction}" if facts else UNNAMED,
+        "class": kind,
         "confidence": line.get("confidence"),
         "probability": line.get("probability"),
         "facts": json.dumps([fact.model_dump() for fact in facts]),
@@ -163,6 +172,18 @@ def _row(polygon: Polygon, grid: Grid, lines: dict[str, dict[str, Any]], setting
         "before": dates[0],
         "after": dates[1],
     }
+
+
+def _kind(polygon: Polygon, tile: Tile, line: dict[str, Any], grid: Grid) -> str | None:
+    """The fact, such as "building appear", that most of a polygon's cells show in a tile; None where none is known."""
+    if "what" not in line:
+        return None
+    what = unpack_cells(line["what"])
+    rows, cols = what.shape
+    cell = Affine.scale(tile.width / cols, tile.height / rows)
+    cells = grid.transform @ Affine.translation(tile.left, tile.top) @ cell
+    inside = rasterize([polygon.shape], what.shape, transform=cells, all_touched=True) > 0
+    return " ".join(FACTS[np.bincount(what[inside]).argmax()]) if inside.any() else None
 
 
 def _nearest(column: float, row: float, grid: Grid, settings: MapSettings) -> Tile:

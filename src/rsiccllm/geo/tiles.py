@@ -96,18 +96,27 @@ def cloud_share(image: np.ndarray, valid: np.ndarray, pixel: float) -> float:
     return float(large.sum() / max(1, seen.sum()))
 
 
-def pack_map(change_map: np.ndarray) -> str:
-    """A map [rows, cols] in 0..1 as a line of text, to 1/255."""
-    cells = np.rint(255 * change_map).astype(np.uint8)
+def pack_cells(cells: np.ndarray) -> str:
+    """A grid [rows, cols] of uint8 as a line of text."""
     data = np.array(cells.shape, np.uint16).tobytes() + cells.tobytes()
     return base64.b64encode(zlib.compress(data)).decode("ascii")
 
 
-def unpack_map(text: str) -> np.ndarray:
-    """The map of `pack_map`, [rows, cols] float32 in 0..1."""
+def unpack_cells(text: str) -> np.ndarray:
+    """The grid of `pack_cells`."""
     data = zlib.decompress(base64.b64decode(text))
     rows, cols = np.frombuffer(data[:4], np.uint16)
-    return np.frombuffer(data[4:], np.uint8).reshape(rows, cols).astype(np.float32) / 255
+    return np.frombuffer(data[4:], np.uint8).reshape(rows, cols)
+
+
+def pack_map(change_map: np.ndarray) -> str:
+    """A map [rows, cols] in 0..1 as a line of text, to 1/255."""
+    return pack_cells(np.rint(255 * change_map).astype(np.uint8))
+
+
+def unpack_map(text: str) -> np.ndarray:
+    """The map of `pack_map`, [rows, cols] float32 in 0..1."""
+    return unpack_cells(text).astype(np.float32) / 255
 
 
 class Strip:

@@ -22,14 +22,15 @@ from rasterio.windows import Window
 from rsiccllm.caption.captioner import LONGEST, Captioner
 from rsiccllm.errors import InputError
 from rsiccllm.geo.grid import Fit, Grid, Patch
-from rsiccllm.geo.tiles import Tile, cloud_share, is_empty, is_still, pack_map, starts
+from rsiccllm.geo.tiles import Tile, cloud_share, is_empty, is_still, pack_cells, pack_map, starts
 from rsiccllm.pairs import OpenedPair
 from rsiccllm.processes import end_with_parent, interrupts_held
 from rsiccllm.rsici.prompts import PROMPTS
 
 Line = dict[str, Any]
 """What is known of a tile: id; state: empty, still or captioned; nodata: share without data in one of the dates;
-clouds: share of each date that looks like cloud; and of a captioned one caption, probability, confidence and map."""
+clouds: share of each date that looks like cloud; and of a captioned one caption, probability, confidence, map, and
+what: the likeliest fact in each cell of the map, by its number in FACTS, where the model has it."""
 
 AHEAD = 4
 """Groups that wait for each worker: enough that none stands idle, few enough to stop at once."""
@@ -102,6 +103,8 @@ class Worker:
             found = captioner.finish(answer, pair.before.size)
             said.append({"caption": found.caption, "probability": found.probability, "confidence": found.confidence,
                          "map": pack_map(answer.change_map.numpy())})  # fmt: skip
+            if answer.fact_maps is not None:
+                said[-1]["what"] = pack_cells(answer.fact_maps.numpy().argmax(0).astype(np.uint8))
         return said
 
 

@@ -34,7 +34,7 @@ from transformers.vision_utils import get_vision_window_index
 
 from rsiccllm.errors import InputError
 from rsiccllm.model.checkpoint import WEIGHTS_ONLY, check_whole, load_config
-from rsiccllm.model.difference import ChangeMap, DifferencePath, ZeroLinear
+from rsiccllm.model.difference import ChangeMap, Comparison, DifferencePath, ZeroLinear
 from rsiccllm.model.fusion import Fusion
 from rsiccllm.model.variants import VARIANTS, Variant
 
@@ -96,6 +96,9 @@ class _Body(_Mixin):
         if isinstance(module, ZeroLinear):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
+        elif isinstance(module, Comparison):  # its own weight alone: transformers knows how to begin its layers
+            if module.sharpness is not None:
+                init.zeros_(module.sharpness)
         else:
             super()._init_weights(module)
 
