@@ -150,13 +150,20 @@ def generate_encoded(
         return_dict_in_generate=True,
         streamer=None if tell is None else Told(tell),
     )
-    return answers_of(output, batch["input_ids"].shape[1], processor.tokenizer, maps)
+    return answers_of(output, batch["input_ids"].shape[1], processor.tokenizer, maps, facts)
 
 
-def answers_of(output: Any, begin: int, tokenizer: Any, maps: Sequence[Tensor] | None = None) -> list[Answer]:
+def answers_of(
+    output: Any,
+    begin: int,
+    tokenizer: Any,
+    maps: Sequence[Tensor] | None = None,
+    facts: Sequence[Tensor] | None = None,
+) -> list[Answer]:
     """What `generate` returned, with its logits, as answers.
 
     begin: tokens of the padded prompts, which stand before the answers. maps: log odds of change, [rows, cols] each.
+    facts: log probabilities, [FACTS, rows, cols] each.
     """
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     new = output.sequences[:, begin:]  # [batch, answer tokens]
