@@ -21,7 +21,7 @@ from rsiccllm.training.crops import Crops
 from rsiccllm.training.data import PairDataset, fill_dataset
 from rsiccllm.training.packing import Sample, sample_fact_target, sample_map_target
 from rsiccllm.training.recipe import DifferenceRecipe
-from rsiccllm.training.trainer import StageTrainer, claim_output, train_and_save
+from rsiccllm.training.trainer import StageTrainer, claim_output, difference_settings, train_and_save
 from rsiccllm.training.views import Views
 
 
@@ -74,7 +74,7 @@ def train_difference(recipe: DifferenceRecipe) -> Path:
     set_seed(recipe.seed)  # fresh difference weights are drawn from it
     checkpoint = resolve_checkpoint(recipe.model)
     processor = load_processor(checkpoint, recipe.min_pixels, recipe.max_pixels)
-    model = load_model(checkpoint, "ours")
+    model = load_model(checkpoint, "ours", settings=difference_settings(recipe))
     model.requires_grad_(False)
     model.model.difference.requires_grad_(True)
     model.model.visual.requires_grad_(recipe.train_vision)

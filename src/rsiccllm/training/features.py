@@ -86,17 +86,22 @@ class FeatureCache:
             return self._compute([pixels[at] for at in missing], image_grid_thw[missing])
 
         images = self.store.fetch(names, pixel_values.device, compute)
-        deep = [name for name in sorted(images[0]) if name != "tokens"]
+        deep, within = (sorted(name for name in images[0] if name.startswith(kind)) for kind in ("deep", "within"))
         return SimpleNamespace(
             pooler_output=tuple(image["tokens"] for image in images),
             deepstack_features=[tuple(image[name] for image in images) for name in deep],
+            within=[tuple(image[name] for image in images) for name in within],
         )
 
     def _compute(self, pixels: list[Tensor], grids: Tensor) -> list[Kept]:
         encoded = self.body.tower_features(torch.cat(pixels), grids)
         deep = getattr(encoded, "deepstack_features", None) or []
         return [
-            {"tokens": tokens, **{f"deep_{layer:03d}": images[at] for layer, images in enumerate(deep)}}
+            {
+                "tokens": tokens,
+                **{f"deep_{layer:03d}": images[at] for layer, images in enumerate(deep)},
+                **{f"within_{layer:03d}": images[at] for layer, images in enumerate(encoded.within)},
+            }
             for at, tokens in enumerate(encoded.pooler_output)
         ]
 
@@ -104,7 +109,9 @@ class FeatureCache:
         precision = (
             torch.get_autocast_dtype(pixels.device.type) if torch.is_autocast_enabled(pixels.device.type) else None
         )
-        return _name(self.tower, f"{grid} {pixels.dtype} {precision}", pixels)
+        path = self.body.difference
+        depths = () if path is None else path.depths
+        return _name(self.tower, f"{grid} {pixels.dtype} {precision} {depths}", pixels)
 
 
 class TextureCache:

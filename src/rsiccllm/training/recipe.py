@@ -96,6 +96,7 @@ class DifferenceRecipe(Recipe):
     """
 
     stage: Literal["difference"] = "difference"
+    depths: tuple[int, ...] = ()
     map_weight: float = Field(1.0, ge=0)
     fact_weight: float = Field(1.0, ge=0)
     train_vision: bool = False
@@ -192,6 +193,7 @@ class SFTRecipe(AnswerRecipe):
     nuisance: as for DifferenceRecipe.
     texture_stride: pixels a side of the cells that vote in the paper's Hough transform (variants "paper" and its
     ablations); it divides a token's side. None: 4, or as the checkpoint has it.
+    depths: layers of the vision tower, from 0, that a fresh change map (variant "ours") reads beside the tower's end.
     """
 
     stage: Literal["sft"] = "sft"
@@ -202,13 +204,16 @@ class SFTRecipe(AnswerRecipe):
     map_weight: float = Field(1.0, ge=0)
     fact_weight: float = Field(0.3, ge=0)
     texture_stride: int | None = Field(None, ge=1)
+    depths: tuple[int, ...] = ()
 
     @model_validator(mode="after")
-    def _texture(self) -> SFTRecipe:
+    def _of_the_variant(self) -> SFTRecipe:
         if self.variant in {"none", "ours"}:
             for name in ("texture_stride", "texture_cache"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name}: variant={self.variant} has no line texture; leave it out")
+        if self.depths and self.variant != "ours":
+            raise ValueError(f"depths: variant={self.variant} has no change map to read them; leave it out")
         return self
 
 

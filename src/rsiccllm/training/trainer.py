@@ -37,7 +37,7 @@ from rsiccllm.training.ema import Ema
 from rsiccllm.training.features import FeatureCache, TextureCache
 from rsiccllm.training.health import plot_health
 from rsiccllm.training.mix import MixSampler
-from rsiccllm.training.recipe import AnswerRecipe, Recipe, SFTRecipe
+from rsiccllm.training.recipe import AnswerRecipe, DifferenceRecipe, Recipe, SFTRecipe
 from rsiccllm.training.validation import Validation
 
 NOTE = "recipe.json"
@@ -368,10 +368,14 @@ def _has_adapters(model: Any) -> bool:
     return hasattr(model, "merge_and_unload")
 
 
-def difference_settings(recipe: AnswerRecipe) -> dict[str, Any]:
+def difference_settings(recipe: Recipe) -> dict[str, Any]:
     """What a recipe settles of a fresh difference path besides its variant."""
-    stride = recipe.texture_stride if isinstance(recipe, SFTRecipe) else None
-    return {} if stride is None else {"stride": stride}
+    settled: dict[str, Any] = {}
+    if isinstance(recipe, SFTRecipe) and recipe.texture_stride is not None:
+        settled["stride"] = recipe.texture_stride
+    if isinstance(recipe, SFTRecipe | DifferenceRecipe) and recipe.depths:
+        settled["depths"] = list(recipe.depths)
+    return settled
 
 
 def load_to_train(checkpoint: str, recipe: AnswerRecipe, variant: Variant | None = None) -> Any:
