@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test package docs mutation embedded lint bench bench-gpu clean
+.PHONY: demo test package docs embedded lint bench bench-gpu clean
 
 demo: $(READY)
 	$(BIN)/rsiccllm demo
@@ -15,6 +15,10 @@ test: $(READY) lint
 # The wheel and the sdist, built, installed into a fresh environment outside the tree, and tried.
 package: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m package tests/test_package.py
+
+# The documents as a site, in build/site.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 # The model in the package, trained again from nothing; stopped, it goes on where it was.
 embedded: $(READY)
