@@ -48,7 +48,7 @@ def write_pair(folder: Path, side: int) -> tuple[Path, Path]:
             for left in range(0, side, BLOCK):
                 size = min(BLOCK, side - left), min(BLOCK, side - top)
                 before, after = blocks[number % len(blocks)]
-                here = after if number % EVERY == EVERY // 2 else np.clip(before * 0.95 + 6, 0, 255).astype(np.uint8)
+                here = after if number % EVERY == 5 else np.clip(before * 0.95 + 6, 0, 255).astype(np.uint8)
                 window = Window(left, top, *size)
                 first.write(before[:, : size[1], : size[0]], window=window)
                 second.write(here[:, : size[1], : size[0]], window=window)

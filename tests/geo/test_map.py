@@ -259,6 +259,16 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path) -> None:
         Grid(good, good, (4, 1, 2))
 
 
+def test_a_raster_damaged_behind_its_head_is_named(tmp_path: Path) -> None:
+    before, _ = scene()
+    good = write(tmp_path / "a.tif", before, compress="deflate")
+    data = bytearray(good.read_bytes())
+    data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
+    (tmp_path / "damaged.tif").write_bytes(data)
+    with pytest.raises(InputError, match=r"damaged\.tif: (damaged or gone|cannot be opened)"):
+        Grid(good, tmp_path / "damaged.tif").read(rasterio.windows.Window(0, 0, SIDE, SIDE))
+
+
 @pytest.mark.parametrize(("length", "size", "overlap"), [(400, 128, 32), (128, 128, 32), (50, 128, 32), (129, 128, 64)])
 def test_tiles_cover_the_grid(length: int, size: int, overlap: int) -> None:
     begins = starts(length, size, overlap)

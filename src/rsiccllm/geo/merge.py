@@ -12,7 +12,7 @@ import rasterio.shutil
 from rasterio.windows import Window
 
 from rsiccllm.caption.result import THRESHOLD
-from rsiccllm.geo.grid import Grid
+from rsiccllm.geo.grid import Grid, readable
 from rsiccllm.geo.tiles import Strip, Tile, starts, unpack_map
 
 BAND = 4096
@@ -44,8 +44,9 @@ def write_change(grid: Grid, journal: Path, size: int, overlap: int, change: Pat
                 width = min(BAND, grid.width - left)
                 for window, values in _band(grid, lines, places, left, width, size, overlap):
                     valid = np.ones(values.shape, bool)
-                    for raster in grid.rasters:
-                        valid &= raster.dataset_mask(window=window) > 0
+                    for path, raster in zip(grid.paths, grid.rasters, strict=True):
+                        with readable(path):
+                            valid &= raster.dataset_mask(window=window) > 0
                     seen.write(np.where(valid, np.rint(254 * values), NODATA).astype(np.uint8), 1, window=window)
                     cut.write(((values >= THRESHOLD) & valid).astype(np.uint8), 1, window=window)
         rasterio.shutil.copy(plain, copy, driver="COG", compress="deflate")
