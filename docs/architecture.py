@@ -16,7 +16,7 @@ PACKAGE = HERE.parent / "src" / "rsiccllm"
 
 LAYERS: list[list[str]] = [
     ["errors", "__version__"],
-    ["files", "shipped", "progress", "agreement"],
+    ["files", "shipped", "progress", "agreement", "processes"],
     ["journal", "page", "words"],
     ["phrases", "endpoint", "people"],
     ["grammar"],
@@ -26,7 +26,8 @@ LAYERS: list[list[str]] = [
     ["near_duplicates"],
     ["rsici", "model"],
     ["training", "rsicp", "caption"],
-    ["geo", "serve", "app", "benchmark", "doctor"],
+    ["geo", "serve", "benchmark", "doctor"],
+    ["app"],
     ["demo"],
     ["cli"],
 ]
@@ -128,5 +129,6 @@ def picture(edges: Edges) -> str:
 
 if __name__ == "__main__":
     edges = imports()
-    print("\n".join(wrong_way(edges)) or "every import goes down")
+    if lines := wrong_way(edges):
+        raise SystemExit("\n".join(lines))
     (HERE / "architecture.svg").write_text(picture(edges), encoding="utf-8")

@@ -26,8 +26,8 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2Im
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from rsiccllm.benchmark.vlm import image_only
 from rsiccllm.model.processor import PairProcessor
+from rsiccllm.model.stock import image_only
 from rsiccllm.model.tiny import build_tiny_model
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from families import FAMILIES, published, save_family
 from PIL import Image
 
-from rsiccllm.benchmark.vlm import VisionLanguageModel, encode_questions, load_stock_processor
+from families import FAMILIES, published, save_family
 from rsiccllm.errors import InputError
+from rsiccllm.model.stock import VisionLanguageModel, encode_questions, load_stock_processor
 
 PROMPT = "What changed?"
 

@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from families import save_family
 from PIL import Image
 
 from chat_server import Act, ChatServer, completion
+from families import save_family
 from rsiccllm.benchmark.bench import run_bench
 from rsiccllm.benchmark.endpoint_model import EndpointModel
 from rsiccllm.benchmark.models import Checkpoint
 from rsiccllm.benchmark.predict import difference, predict
 from rsiccllm.benchmark.said import Said
-from rsiccllm.benchmark.vlm import VisionLanguageModel
 from rsiccllm.endpoint import Endpoint
 from rsiccllm.errors import InputError
+from rsiccllm.model.stock import VisionLanguageModel
 from rsiccllm.rsici.prompts import PROMPTS
 from rsiccllm.sources import open_source
 

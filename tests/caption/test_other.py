@@ -10,10 +10,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from families import save_family
-from rsiccllm.benchmark.vlm import VisionLanguageModel
 from rsiccllm.caption.captioner import Captioner
 from rsiccllm.caption.other import OtherCaptioner
 from rsiccllm.cli import app
+from rsiccllm.model.stock import VisionLanguageModel
 from rsiccllm.pairs import OpenedPair
 from rsiccllm.rsici.prompts import PROMPTS
 

@@ -15,11 +15,11 @@ import torch
 
 from rsiccllm.benchmark.models import Checkpoint
 from rsiccllm.benchmark.similarity import SentenceEncoder
-from rsiccllm.benchmark.vlm import VisionLanguageModel
 from rsiccllm.caption.captioner import Captioner
 from rsiccllm.errors import InputError
 from rsiccllm.model.checkpoint import WHOLE, damaged, mark_whole, save_model
 from rsiccllm.model.processor import load_processor
+from rsiccllm.model.stock import VisionLanguageModel
 from rsiccllm.model.vlm import load_model
 
 

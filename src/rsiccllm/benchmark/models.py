@@ -127,7 +127,7 @@ class Checkpoint:
 
     @cached_property
     def _vlm(self) -> Any:
-        from rsiccllm.benchmark.vlm import VisionLanguageModel
+        from rsiccllm.model.stock import VisionLanguageModel
 
         return VisionLanguageModel.load(self.name)
 

@@ -63,8 +63,8 @@ class Captioner:
         """
         name = model_name(checkpoint)
         if not _reads_pairs(load_config(name).model_type):
-            from rsiccllm.benchmark.vlm import VisionLanguageModel
             from rsiccllm.caption.other import OtherCaptioner
+            from rsiccllm.model.stock import VisionLanguageModel
 
             return OtherCaptioner(VisionLanguageModel.load(name))
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from rsiccllm.benchmark.vlm import VisionLanguageModel, encode_questions
 from rsiccllm.caption.captioner import TEMPERATURE, TOP_P, Captioner
 from rsiccllm.model.generate import Answer, Encoded, Told, answers_of
+from rsiccllm.model.stock import VisionLanguageModel, encode_questions
 from rsiccllm.pairs import OpenedPair
 
 
