@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,8 +96,8 @@ class Grid:
         bands: three bands (from 1) shown as red, green and blue; None takes those marked so, else 1 to 3, else 1 alone.
         register: estimate and correct the shift that is left between the dates.
         fit: of a grid of the same rasters; nothing is then estimated.
-        trusted: the rasters are from whoever runs this: VRTs, which name other files, and files beside a raster (.ovr,
-            .tfw, .aux.xml) are read too.
+        trusted: the rasters are from whoever runs this: VRTs, which name other files (see `check_vrt`), and files
+            beside a raster (.ovr, .tfw, .aux.xml) are read too.
 
     Raises InputError for what is no GeoTIFF or VRT, has no coordinate system, or does not overlap.
     """
@@ -243,12 +244,13 @@ class Grid:
         shape = (max(1, round(self.height / factor)), max(1, round(self.width / factor)))
         ranges = np.array([[[0.0, 255.0]] * 3] * 2)
         views: list[np.ndarray] = []
-        for raster, bands, kind in zip(self.rasters, self.bands, types, strict=True):
+        for path, raster, bands, kind in zip(self.paths, self.rasters, self.bands, types, strict=True):
             if kind == np.uint8:
                 views.append(np.empty((3, 0)))
                 continue
-            data = raster.read(bands, out_shape=(3, *shape)).astype(np.float64)
-            valid = (raster.dataset_mask(out_shape=shape) > 0) & np.isfinite(data).all(0)
+            with _readable(path):
+                data = raster.read(bands, out_shape=(3, *shape)).astype(np.float64)
+                valid = (raster.dataset_mask(out_shape=shape) > 0) & np.isfinite(data).all(0)
             if not valid.any():
                 raise InputError(f"{self.paths[0]} and {self.paths[1]}: no pixel with data where they overlap")
             views.append(data[:, valid])
@@ -263,9 +265,10 @@ class Grid:
     def read(self, window: Window) -> Patch:
         """Both dates in a window of the grid, 8 bit; black where either has no data."""
         images, valid = [], np.ones((int(window.height), int(window.width)), bool)
-        for raster, bands, ranges in zip(self.rasters, self.bands, self.ranges, strict=True):
-            data = raster.read(bands, window=window)  # [3, height, width]
-            valid &= raster.dataset_mask(window=window) > 0
+        for path, raster, bands, ranges in zip(self.paths, self.rasters, self.bands, self.ranges, strict=True):
+            with _readable(path):
+                data = raster.read(bands, window=window)  # [3, height, width]
+                valid &= raster.dataset_mask(window=window) > 0
             if data.dtype == np.uint8 and (ranges == (0, 255)).all():
                 images.append(data)
                 continue
@@ -304,6 +307,16 @@ class Grid:
         agree = float(np.median(np.abs(shifts - middle).max(1))) <= AGREE
         applied = agree and bool(np.abs(middle).max() >= 0.25)
         return Shift(float(middle[0]), float(middle[1]), len(found), applied)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What GDAL says of a damaged or vanished file as one line that names it."""
+    try:
+        yield
+    except rasterio.errors.RasterioError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:160]
+        raise InputError(f"{path}: damaged or gone, cannot be read ({reason})") from None
 
 
 def _bands(source: Any, path: Path, wanted: tuple[int, int, int] | None) -> list[int]:
