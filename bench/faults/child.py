@@ -25,7 +25,7 @@ class Ended:
 
     @property
     def traceback(self) -> bool:
-        return "Traceback" in self.said or "unexpected " in self.said
+        return "Traceback" in self.said or "rsiccllm: unexpected " in self.said
 
 
 def start(arguments: list[str], log: Path, before: Callable[[], None] | None = None) -> int:

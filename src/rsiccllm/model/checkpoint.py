@@ -184,9 +184,13 @@ def resolve_checkpoint(name: str) -> str:
 
 
 def weights_digest(checkpoint: str) -> str:
-    """What tells one set of weights from another: a digest of a folder's safetensors files; a hub name is its own."""
+    """What tells one set of weights from another: a digest of a folder's safetensors files; a hub name is its own.
+
+    Raises InputError as `check_whole` does.
+    """
     folder = Path(checkpoint)
     if not folder.is_dir():
         return checkpoint
+    check_whole(checkpoint)  # before anything is bound to weights that nobody made
     parts = [f"{path.name}:{sha256(path)}" for path in sorted(folder.glob("*.safetensors"))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
