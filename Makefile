@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test package docs embedded lint bench bench-gpu clean
+.PHONY: demo test package docs embedded lint bench bench-gpu fuzz faults audit clean
 
 demo: $(READY)
 	$(BIN)/rsiccllm demo
@@ -40,6 +40,18 @@ bench: $(READY)
 # Says so and stops where there is no CUDA GPU.
 bench-gpu: $(READY)
 	$(BIN)/python bench/gpu.py
+
+# A million inputs over every parser; what fails is kept in tests/fuzz/found. Takes some twenty minutes.
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz/run.py
+
+# Every stage killed, starved and damaged at random moments. As root it mounts a small disk; about an hour.
+faults: $(READY)
+	$(BIN)/python bench/faults/run.py
+
+# Known holes of what constraints.txt pins. Says so where the advisories cannot be reached.
+audit: $(READY)
+	$(BIN)/python bench/audit.py
 
 # The constraints pin torch: without the pin, a newer one and several GB of CUDA would come.
 $(READY): pyproject.toml constraints.txt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -267,6 +268,52 @@ def sha256(path: Path | str) -> str:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+CHECKSUMS = "SHA256SUMS"
+"""The file of a built folder that holds the checksum of every other, in the form that `sha256sum -c` reads."""
+
+
+def check_sums(root: Path, files: Iterable[Path]) -> None:
+    """Raise InputError where one of `files` is not as it was when the folder `root` was built.
+
+    Files that SHA256SUMS does not name pass, and all of them where a folder has none.
+    """
+    path = root / CHECKSUMS
+    if not path.is_file():
+        return
+    sums = {name: digest for line in read_text(path).split("\n") for digest, _, name in [line.partition("  ")]}
+    for file in files:
+        name = file.relative_to(root).as_posix()
+        if name in sums and sha256(file) != sums[name]:
+            raise InputError(
+                f"{file}: is not the file that was built (by {path}): damaged or edited; build it again, or take its "
+                f"line out of {CHECKSUMS} if it was you who edited it"
+            )
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """The folder is this process's to write to while the block runs; a second process is refused with InputError.
+
+    The lock is the system's, on the file `.lock`: whatever ends the process ends it, and processes that it started do
+    not hold it.
+    """
+    path = folder / ".lock"
+    with _writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in {errno.EACCES, errno.EAGAIN}:
+                raise InputError(f"{folder}: is in use by another run") from None
+            if error.errno not in {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}:  # a file system without locks
+                raise
+        yield
+    finally:
+        os.close(handle)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

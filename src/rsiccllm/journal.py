@@ -1,4 +1,7 @@
-"""A file that only grows: one JSON object a line, written before the work goes on, so that a kill loses none."""
+"""A file that only grows: one JSON object a line, written before the work goes on, so that a kill loses none.
+
+A sealed line carries a checksum of itself: a flipped bit that leaves valid JSON would else become a wrong result.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,31 @@ import json
 import os
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rsiccllm.errors import InputError
 from rsiccllm.files import MAX_LINE
+
+SEAL = "crc32"
+"""The field of a sealed line."""
+
+
+def seal(line: dict[str, Any]) -> dict[str, Any]:
+    """The line with its checksum (CRC-32 of its JSON with sorted keys, hexadecimal) as the last field."""
+    return {**line, SEAL: _checksum(line)}
+
+
+def unseal(line: dict[str, Any]) -> dict[str, Any] | None:
+    """The line without its checksum, which it need not have; None where that is not of this line."""
+    plain = {name: value for name, value in line.items() if name != SEAL}
+    return plain if SEAL not in line or line[SEAL] == _checksum(plain) else None
+
+
+def _checksum(line: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(line, sort_keys=True, separators=(',', ':')).encode('ascii')):08x}"
 
 
 class Journal:
@@ -25,10 +47,12 @@ class Journal:
     Args:
         path: created with its folders where absent.
         sync_every: seconds between two forced writes to the disk itself (what a power cut could lose); 0: every line.
+        sealed: lines are written with a checksum. It is checked where a line has one, and taken off.
     """
 
-    def __init__(self, path: Path | str, sync_every: float = 0.0) -> None:
+    def __init__(self, path: Path | str, sync_every: float = 0.0, sealed: bool = False) -> None:
         self.path = Path(path)
+        self._sealed = sealed
         self._sync_every = sync_every
         self._synced = time.monotonic()
         self._guard = threading.Lock()
@@ -65,12 +89,15 @@ class Journal:
                     value = json.loads(line) if len(line) <= MAX_LINE else None
                 except (ValueError, RecursionError):
                     value = None
-                if not isinstance(value, dict):
-                    raise InputError(f"{self.path}:{number}: not a JSON object; the file was edited or damaged")
-                yield value
+                plain = unseal(value) if isinstance(value, dict) else None
+                if plain is None:
+                    what = "not as it was written" if isinstance(value, dict) else "not a JSON object"
+                    raise InputError(f"{self.path}:{number}: {what}; the file was edited or damaged")
+                yield plain
 
     def append(self, line: dict[str, Any]) -> None:
         """Write one object. Safe from several threads. Raises InputError where the disk takes no more."""
+        line = seal(line) if self._sealed else line
         data = (json.dumps(line, separators=(",", ":")) + "\n").encode("ascii")
         with self._guard:
             before = os.fstat(self._file).st_size

@@ -225,13 +225,20 @@ def _compile(table: dict[str, Any]) -> Words:
 
 
 @cache
+def _ours() -> dict[str, Any]:
+    text = resources.files("rsiccllm").joinpath("words.yaml").read_text(encoding="utf-8")
+    table: dict[str, Any] = yaml.safe_load(text)
+    return table
+
+
+@cache
 def load_words(extra: Path | None = None) -> Words:
     """The project's words, with those of the YAML file `extra` added to its lists.
 
     `extra` has the layout of words.yaml and holds only what it adds. Raises InputError naming the file and key where
     it is not YAML, a key is unknown or a value has the wrong type.
     """
-    table = yaml.safe_load(resources.files("rsiccllm").joinpath("words.yaml").read_text(encoding="utf-8"))
+    table = _ours()
     if extra is not None:
         more = parse_yaml(read_text(extra), extra)
         if not isinstance(more, dict):

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 from rsiccllm.errors import InputError
-from rsiccllm.files import read_jsonl, write_jsonl
+from rsiccllm.files import CHECKSUMS, read_jsonl, write_jsonl
+from rsiccllm.model.checkpoint import save_model
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import INSTRUCTIONS, Instruction
@@ -81,7 +82,7 @@ def test_sft_then_dnpo(
     assert first["preference_loss"] == pytest.approx(0.693147, abs=1e-5)
     # what the stage before saw goes along
     model.config.provenance["seen"] = ["levir-cc/train"]
-    model.save_pretrained(folder)
+    save_model(model, load_processor(folder), folder)
     later = DNPORecipe(model=str(sft.out), data=data[1], out=tmp_path / "later", max_steps=1, **COMMON)
     assert load_model(train_dnpo(later)).config.provenance["seen"] == ["levir-cc/train", "scenes/train"]
     assert first["reverse_kl"] == pytest.approx(0, abs=1e-6)
@@ -187,6 +188,7 @@ def test_a_broken_image_is_one_line_also_from_a_worker(
     # The longest row is looked at before training and is whole; the others break it.
     first, *others = read_jsonl(folder / INSTRUCTIONS, Instruction)
     write_jsonl(folder / INSTRUCTIONS, [first.model_copy(update={"answers": ["word " * 100]}), *others])
+    (folder / CHECKSUMS).unlink()  # it was we who edited the list
     for record in others:
         image = folder / record.after
         image.write_bytes(image.read_bytes()[:-200])

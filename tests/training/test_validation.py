@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from rsiccllm.errors import InputError
-from rsiccllm.files import read_jsonl, write_jsonl
+from rsiccllm.files import CHECKSUMS, read_jsonl, write_jsonl
 from rsiccllm.model.generate import Answer
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import INSTRUCTIONS, Instruction
@@ -224,5 +224,6 @@ def test_facts_cannot_choose_where_nobody_states_one(data: Path, tmp_path: Path)
     root = tmp_path / "rsici"
     shutil.copytree(data / "rsici", root)
     write_jsonl(root / INSTRUCTIONS, [item.model_copy(update={"split": "val"}) for item in unchanged])
+    (root / CHECKSUMS).unlink()  # it was we who edited the list
     with pytest.raises(InputError, match="best_by=fact_f1: none of the 3 pairs of split 'val' states a fact"):
         validation_records(recipe_for(tmp_path, data, tmp_path / "out", validation=root, best_by="fact_f1"))

@@ -153,8 +153,11 @@ class Checkpoint:
 def folder_digest(folder: Path) -> str:
     """SHA-256 over names and bytes of all that shapes a checkpoint's answers: weights, settings, tokenizer, template.
 
-    Notes beside them (README, logs) do not count.
+    Notes beside them (README, logs) do not count. Raises InputError for a folder that is damaged.
     """
+    from rsiccllm.model.checkpoint import check_whole
+
+    check_whole(str(folder))
     kinds = {".safetensors", ".bin", ".json", ".jinja", ".txt", ".model"}
     found = sorted(path for path in folder.iterdir() if path.suffix in kinds and path.is_file())
     return hashlib.sha256("\n".join(f"{path.name} {sha256(path)}" for path in found).encode()).hexdigest()

@@ -20,7 +20,8 @@ from rsiccllm.benchmark.provenance import check_unseen
 from rsiccllm.benchmark.said import Said
 from rsiccllm.benchmark.tokenise import Tokenisation
 from rsiccllm.errors import InputError
-from rsiccllm.files import atomic_write, inside, read_json, sha256, write_json
+from rsiccllm.files import atomic_write, inside, only_run, read_json, sha256, write_json
+from rsiccllm.journal import seal
 from rsiccllm.progress import track
 from rsiccllm.records import ImagePair
 from rsiccllm.rsici.build import safe_name
@@ -86,13 +87,14 @@ def predict(
     }
     if isinstance(opened, Checkpoint) and (line := check_unseen(model, opened.provenance, source, pairs)):
         settings["notes"] = [line]
-    _claim(out, settings)
     path = out / PREDICTIONS
-    known = read_predictions(path) if path.exists() else {}
-    left = [pair for pair in pairs if pair.id not in known]
-    if left:
-        captions = opened.caption_all(source, left, task, limit, batch_size)
-        _collect(track(captions, f"captioning {split}", len(pairs), len(known)), out, known, batch_size)
+    with only_run(out):
+        _claim(out, settings)
+        known = read_predictions(path) if path.exists() else {}
+        left = [pair for pair in pairs if pair.id not in known]
+        if left:
+            captions = opened.caption_all(source, left, task, limit, batch_size)
+            _collect(track(captions, f"captioning {split}", len(pairs), len(known)), out, known, batch_size)
     return path
 
 
@@ -125,7 +127,8 @@ def _line(pair: ImagePair, said: Said, out: Path) -> dict[str, Any]:
 def _write(path: Path, known: dict[str, dict[str, Any]]) -> None:
     with atomic_write(path) as handle:
         handle.writelines(
-            json.dumps({"id": identifier, **line}, ensure_ascii=False) + "\n" for identifier, line in known.items()
+            json.dumps(seal({"id": identifier, **line}), ensure_ascii=False) + "\n"
+            for identifier, line in known.items()
         )
 
 

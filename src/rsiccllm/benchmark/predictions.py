@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rsiccllm.errors import InputError
 from rsiccllm.files import describe_validation, read_text
+from rsiccllm.journal import SEAL, unseal
 
 
 class Prediction(BaseModel):
@@ -47,6 +49,8 @@ def load_lines(path: Path | str) -> dict[str, Prediction]:
             prediction = Prediction.model_validate_json(line)
         except ValidationError as error:
             raise InputError(f"{path}:{number}: {describe_validation(error)}") from None
+        if SEAL in line and unseal(json.loads(line)) is None:
+            raise InputError(f"{path}:{number}: not as it was written; the file was edited or damaged")
         if prediction.id in found:
             raise InputError(
                 f"{path}:{number}: field 'id': '{prediction.id}' is on line {lines[prediction.id]} already"

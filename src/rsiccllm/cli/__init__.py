@@ -55,6 +55,8 @@ def main() -> None:
         raise
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), 2)
+    except MemoryError:
+        _fail("out of memory; what was finished is kept, and a call with more (or a smaller batch) goes on", 2)
     except Exception as error:
         if os.environ.get("RSICCLLM_TRACEBACK"):
             raise

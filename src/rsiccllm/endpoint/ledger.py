@@ -66,7 +66,7 @@ class Ledger:
         self.answers: dict[str, dict[str, Any]] = {}
         self._interrupted: set[str] = set()
         self._largest = (0, 0)
-        self._journal = Journal(journal, sync_every=1.0)
+        self._journal = Journal(journal, sync_every=1.0, sealed=True)
         for number, line in enumerate(self._journal.read(), start=1):
             try:
                 self._count(line)

@@ -178,7 +178,7 @@ class Run:
         except httpx2.HTTPError as error:
             raise Fault("connection", self._line(f"{type(error).__name__}: {error}")) from None
         text, finish, tokens = read_completion(data)
-        text = self._key.clean(text)
+        text, finish = self._key.clean(text), self._key.clean(finish)
         prompt, completion = tokens or (estimate[0], math.ceil(len(text) / 4))
         return {
             "text": text,

@@ -96,8 +96,8 @@ class Grid:
         bands: three bands (from 1) shown as red, green and blue; None takes those marked so, else 1 to 3, else 1 alone.
         register: estimate and correct the shift that is left between the dates.
         fit: of a grid of the same rasters; nothing is then estimated.
-        trusted: the rasters are from whoever runs this: VRTs, which name other files, and files beside a raster (.ovr,
-            .tfw, .aux.xml) are read too.
+        trusted: the rasters are from whoever runs this: VRTs, which name other files (see `check_vrt`), and files
+            beside a raster (.ovr, .tfw, .aux.xml) are read too.
 
     Raises InputError for what is no GeoTIFF or VRT, has no coordinate system, or does not overlap.
     """

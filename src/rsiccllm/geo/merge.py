@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError
 from rasterio.windows import Window
 
 from rsiccllm.caption.result import THRESHOLD
+from rsiccllm.errors import InputError
 from rsiccllm.geo.grid import Grid, readable
 from rsiccllm.geo.tiles import Strip, Tile, starts, unpack_map
 
@@ -34,6 +36,8 @@ def write_change(grid: Grid, journal: Path, size: int, overlap: int, change: Pat
         "compress": "deflate", "BIGTIFF": "IF_SAFER",
     }  # fmt: skip
     plain, copy = change.with_name(f".{change.name}"), change.with_name(f".cog.{change.name}")
+    for path in (plain, copy, mask):
+        path.unlink(missing_ok=True)  # what a kill left: GDAL looks into a file that it is to write anew
     try:
         with (
             journal.open("rb") as lines,
@@ -51,6 +55,9 @@ def write_change(grid: Grid, journal: Path, size: int, overlap: int, change: Pat
                     cut.write(((values >= THRESHOLD) & valid).astype(np.uint8), 1, window=window)
         rasterio.shutil.copy(plain, copy, driver="COG", compress="deflate")
         copy.replace(change)
+    except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:160]
+        raise InputError(f"{change}: cannot be written ({reason})") from None
     finally:
         for path in (plain, copy):
             path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from rasterio.transform import rowcol
 from rsiccllm.caption.captioner import model_name
 from rsiccllm.errors import InputError
 from rsiccllm.facts import parse
-from rsiccllm.files import read_json, write_json
+from rsiccllm.files import only_run, read_json, write_json
 from rsiccllm.geo.grid import Grid
 from rsiccllm.geo.merge import write_change
 from rsiccllm.geo.notes import cover_of, date_of, notes_of, sensor_of
@@ -62,7 +62,7 @@ def map_rasters(before: Path, after: Path, out: Path, model: str | None, setting
     settings began.
     """
     name = model_name(model)
-    with Grid(before, after, settings.bands, settings.register, trusted=True) as grid:
+    with Grid(before, after, settings.bands, settings.register, trusted=True) as grid, only_run(out):
         _claim(out, _stamp(before, after, name, grid, settings))
         _caption_tiles(Job(before.absolute(), after.absolute(), _everywhere(name), settings.bands, grid.fit), grid, out,
                        settings)  # fmt: skip
@@ -96,7 +96,7 @@ def _caption_tiles(job: Job, grid: Grid, out: Path, settings: MapSettings) -> No
     A group that a stop cut in two is done again as a whole, for the model's numbers depend on who is in a batch with
     whom, in their last digits.
     """
-    with_journal = Journal(out / "tiles.jsonl", sync_every=5.0)
+    with_journal = Journal(out / "tiles.jsonl", sync_every=5.0, sealed=True)
     try:
         known = {line["id"] for line in with_journal.read()}
         groups = list(groups_of(grid.width, grid.height, settings.tile, settings.overlap, settings.batch_size))

@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
 from transformers import AutoConfig
 
 from rsiccllm.errors import InputError
@@ -34,6 +40,7 @@ def load_config(name: str) -> Any:
     Raises InputError where there is none, a broken one, one that needs code of its own, and beside pickles.
     """
     refuse_pickles(name)
+    _check_index(Path(name))
     try:
         return AutoConfig.from_pretrained(name, **DATA_ONLY)
     except Exception as error:  # broken settings are answered with almost any exception there is
@@ -63,6 +70,20 @@ def refuse_pickles(name: str) -> None:
             f"{folder / found[0]}: a pickle, which could run any code when it is loaded; only safetensors are read. "
             "Convert the weights with save_pretrained, or remove the file where model.safetensors is beside it"
         )
+
+
+def _check_index(folder: Path) -> None:
+    """The index of sharded weights names files: of this folder and no other, and safetensors."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    content = read_json(index)
+    named = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise InputError(f"{index}: field 'weight_map': expected the file of each weight by its name")
+    for name in dict.fromkeys(named.values()):
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise InputError(f"{index}: names {name!r}, expected safetensors in this folder")
 
 
 def mark_whole(folder: Path) -> None:
@@ -120,6 +141,33 @@ def save_model(model: Any, processor: Any, folder: Path, weights: dict[str, Any]
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """A safetensors file of tensors, with a checksum of their values in its header."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(whole, metadata={"crc32": _crc(whole)})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file that `pack_tensors` made. Raises InputError where it is not there, cut short or damaged."""
+    try:
+        with safe_open(path, framework="pt") as handle:
+            held = (handle.metadata() or {}).get("crc32")
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]})") from None
+    if held != _crc(tensors):
+        raise InputError(f"{path}: is damaged, its values are not those that were written")
+    return tensors
+
+
+def _crc(tensors: Mapping[str, Tensor]) -> str:
+    value = 0
+    for name, tensor in sorted(tensors.items()):
+        head = f"{name} {tensor.dtype} {list(tensor.shape)}".encode()
+        value = zlib.crc32(tensor.flatten().view(torch.uint8).numpy().data, zlib.crc32(head, value))
+    return f"{value:08x}"
+
+
 def resolve_checkpoint(name: str) -> str:
     """A training run's folder stands for the finished model in it; anything else is a checkpoint folder or hub name.
 
@@ -136,9 +184,13 @@ def resolve_checkpoint(name: str) -> str:
 
 
 def weights_digest(checkpoint: str) -> str:
-    """What tells one set of weights from another: a digest of a folder's safetensors files; a hub name is its own."""
+    """What tells one set of weights from another: a digest of a folder's safetensors files; a hub name is its own.
+
+    Raises InputError as `check_whole` does.
+    """
     folder = Path(checkpoint)
     if not folder.is_dir():
         return checkpoint
+    check_whole(checkpoint)  # before anything is bound to weights that nobody made
     parts = [f"{path.name}:{sha256(path)}" for path in sorted(folder.glob("*.safetensors"))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -118,7 +118,8 @@ def _page(facts: Mapping[str, Any]) -> str:
     parts = [
         HEAD.format(files="\n".join(f"  - split: {name}\n    path: {PARQUET}/{name}-*.parquet" for name in splits)),
         f"{counts['instructions']:,} instructions over {counts['pairs']:,} image pairs, built with the teacher "
-        f"`{facts['teacher']}` and the prompts `{facts['prompts']}` (`{FILE}` beside this file). "
+        f"`{_plain(facts['teacher']).replace('`', '')}` and the prompts `{facts['prompts']}` (`{FILE}` beside this "
+        "file). "
         f"Pairs left out because nothing is known or said of them: {counts['left_out']:,}.\n",
         "Each line of the lists is one sample; docs/records.md of RSICCLLM says what its fields are. Paths are "
         "relative to this folder. `SHA256SUMS` holds the checksum of every file.\n",
@@ -150,23 +151,30 @@ def _counted(name: str, counts: Mapping[str, int]) -> str:
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {number:,}" for name, number in counts.items()) or "none"
+    return ", ".join(f"{_plain(name)} {number:,}" for name, number in counts.items()) or "none"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return "None.\n"
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    cells = [[_plain(cell) for cell in row] for row in rows]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in cells)]
     return "\n".join(lines) + "\n"
 
 
+def _plain(value: object) -> str:
+    """Text as it is, without a line break, a column or a tag of its own: a page that shows Markdown runs its HTML."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
 def _plot(folder: Path, tally: Tally, places: Counter[str], shares: Sequence[float]) -> None:
     """Five plots. Figures are drawn without a display and hold no date, so the same set gives the same bytes."""
+    import matplotlib
     from matplotlib.figure import Figure
 
     def save(name: str, title: str, draw: Any, wide: float = 6.4, high: float = 3.6, left: float = 0.85) -> None:
         # Fixed margins (inches): a layout that is computed draws every plot twice.
+        matplotlib.rcParams["text.parse_math"] = False  # a "$" in the name of a split is no formula
         figure = Figure(figsize=(wide, high))
         edges = {"left": left / wide, "right": 1 - 0.2 / wide, "bottom": 0.5 / high, "top": 1 - 0.35 / high}
         axes = figure.subplots(gridspec_kw=edges)

@@ -19,7 +19,7 @@ class AnswerJournal:
     """Answers by `Ask.key`, kept in a Journal; one build at a time in a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._journal = Journal(folder / NAME, SYNC_SECONDS)
+        self._journal = Journal(folder / NAME, SYNC_SECONDS, sealed=True)
         self.answers: dict[str, list[str] | Failure] = {}
         for number, entry in enumerate(self._journal.read(), start=1):
             try:

@@ -10,10 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rsiccllm.files import SHARD, atomic_write, sha256, write_jsonl
+from rsiccllm.files import CHECKSUMS, SHARD, atomic_write, sha256, write_jsonl
 from rsiccllm.records import INSTRUCTIONS, Instruction
 
-CHECKSUMS = "SHA256SUMS"
 PARQUET = "parquet"
 
 _FACT = pa.struct([(name, pa.string()) for name in ("object", "direction", "verb", "quantity", "place")])

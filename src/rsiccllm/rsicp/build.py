@@ -9,11 +9,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rsiccllm.errors import InputError
-from rsiccllm.files import inside, link_or_copy, read_json, read_jsonl, sha256, write_json, write_jsonl
+from rsiccllm.files import (
+    check_sums,
+    inside,
+    link_or_copy,
+    read_json,
+    read_jsonl,
+    sha256,
+    shards,
+    write_json,
+    write_jsonl,
+)
 from rsiccllm.keywords import similarity
 from rsiccllm.model.checkpoint import resolve_checkpoint, weights_digest
 from rsiccllm.progress import track
 from rsiccllm.records import INSTRUCTIONS, PREFERENCES, Instruction, Preference, Rejected
+from rsiccllm.rsici.output import write_checksums
 from rsiccllm.rsicp.card import write_card
 from rsiccllm.rsicp.dates import reversed_caption
 from rsiccllm.rsicp.filter import Truth, Window, distinct, is_wrong, truth_of, window_for
@@ -73,6 +84,7 @@ def build_rsicp(
         raise InputError(f"{out}: was built with {held}, now asked for {wanted}; choose another --out")
     words = load_words(words_file)
     every = read_jsonl(data / INSTRUCTIONS, Instruction)
+    check_sums(data, shards(data / INSTRUCTIONS))
     records = [item for item in every if item.split == split and item.task == task]
     if not records:
         raise InputError(f"{data / INSTRUCTIONS}: no task '{task}' of split '{split}'")
@@ -127,6 +139,7 @@ def build_rsicp(
         write_json(note, wanted)
     write_card(out, {k: v for k, v in wanted.items() if v is not None}, counts, preferences)
     write_jsonl(out / PREFERENCES, preferences)
+    write_checksums(out)
     return counts
 
 

@@ -62,7 +62,7 @@ def _page(facts: Mapping[str, Any], kinds: Mapping[str, list[tuple[Preference, i
         "",
         "| kind | rejected answers | mean similarity |",
         "|---|---|---|",
-        *(f"| {kind} | {row['count']:,} | {row['similarity']:.3f} |" for kind, row in facts["kinds"].items()),
+        *(f"| {_cell(kind)} | {row['count']:,} | {row['similarity']:.3f} |" for kind, row in facts["kinds"].items()),
         "",
         f"![kinds]({PLOTS}/kinds.png) ![similarity]({PLOTS}/similarity.png)",
         "",
@@ -72,12 +72,12 @@ def _page(facts: Mapping[str, Any], kinds: Mapping[str, list[tuple[Preference, i
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in {**facts["settings"], **facts["counts"]}.items()),
+        *(f"| {name} | {_cell(value)} |" for name, value in {**facts["settings"], **facts["counts"]}.items()),
         "",
         "## Examples",
     ]
     for kind in facts["kinds"]:
-        lines += ["", f"### {kind}", "", "| chosen | rejected | changed | similarity |", "|---|---|---|---|"]
+        lines += ["", f"### {_cell(kind)}", "", "| chosen | rejected | changed | similarity |", "|---|---|---|---|"]
         for preference, number in kinds[kind][:SHOWN]:
             bad = preference.rejected[number]
             cells = (preference.chosen, bad.text, ", ".join(bad.changed), bad.similarity)

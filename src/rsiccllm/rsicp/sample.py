@@ -56,7 +56,7 @@ def sample_pairs(
         "seed": seed,
         "max_new_tokens": max_new_tokens,
     }
-    journal = Journal(out / SAMPLES, sync_every=5)
+    journal = Journal(out / SAMPLES, sync_every=5, sealed=True)
     try:
         lines = iter(journal.read())
         held = next(lines, None)

@@ -191,11 +191,25 @@ def images_in(folder: Path, fault: Fault, notes: list[str]) -> dict[str, str]:
 
 def listing(folder: Path) -> list[str]:
     """Sorted names in a folder, hidden ones left out; empty where there is no such folder."""
-    if not folder.is_dir():
+    try:
+        if not folder.is_dir():
+            return []
+    except OSError:  # its name is longer than any can be
         return []
     return sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name; False too for a name longer than any can be."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def root_of(where: str) -> Path:
-    """The path in a spec, with `~` for the home folder."""
-    return Path(where).expanduser()
+    """The path in a spec, with `~` for the home folder. Raises InputError for the home of nobody."""
+    try:
+        return Path(where).expanduser()
+    except (RuntimeError, ValueError):
+        raise InputError(f"{where!r}: no such home folder") from None

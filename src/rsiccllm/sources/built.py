@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rsiccllm.files import read_jsonl
 from rsiccllm.records import PAIRS, ImagePair
-from rsiccllm.sources.base import Fault, Source, refuse
+from rsiccllm.sources.base import Fault, Source, is_file, refuse
 
 
 class RSICI(Source):
@@ -24,7 +24,7 @@ class RSICI(Source):
 
 def _present(root: Path, fault: Fault) -> Iterator[ImagePair]:
     for pair in read_jsonl(root / PAIRS, ImagePair):
-        missing = [path for path in (pair.before, pair.after, pair.mask) if path and not (root / path).is_file()]
+        missing = [path for path in (pair.before, pair.after, pair.mask) if path and not is_file(root / path)]
         if missing:
             fault(f"{root / missing[0]}: no such file, named by pair '{pair.id}' in {PAIRS}")
         else:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 from rsiccllm.errors import InputError
 from rsiccllm.files import read_json, validation_faults
 from rsiccllm.records import ImagePair, Turn
-from rsiccllm.sources.base import Fault, Source, listing, make_pair, refuse
+from rsiccllm.sources.base import Fault, Source, is_file, listing, make_pair, refuse
 
 CAPTION_QUESTION = "please briefly describe the changes"
 """How the questions begin whose answers are LEVIR-CC's captions."""
@@ -143,6 +143,6 @@ def _turns(messages: list[Message]) -> Iterator[Turn]:
 def _locate(root: Path, path: str) -> str | None:
     for place in PLACES:
         candidate = f"{place}/{path}" if place else path
-        if (root / candidate).is_file():
+        if is_file(root / candidate):
             return candidate
     return None

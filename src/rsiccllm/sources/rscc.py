@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rsiccllm.files import read_text, validation_faults
 from rsiccllm.records import ImagePair
-from rsiccllm.sources.base import Fault, Source, listing, make_pair, refuse
+from rsiccllm.sources.base import Fault, Source, is_file, listing, make_pair, refuse
 
 
 class Entry(BaseModel):
@@ -69,11 +69,11 @@ class RSCC(Source):
                     continue
                 seen.add((entry.pre_image, entry.post_image))
                 for path in (entry.pre_image, entry.post_image):
-                    if not (root / path).is_file():
+                    if not is_file(root / path):
                         fault(f"{where}: no such file {root / path}")
                 subset = entry.post_image.split("/")[0].lower().replace("_", "") == "xbdsubset"
                 yield from make_pair(
-                    where, fault, id=Path(entry.post_image).with_suffix("").as_posix(),
+                    where, fault, id=entry.post_image.removesuffix(Path(entry.post_image).suffix),
                     split="test" if subset else split,
                     before=entry.pre_image, after=entry.post_image, description=entry.change_caption.strip(),
                 )  # fmt: skip

@@ -8,7 +8,7 @@ from rsiccllm.facts import Known
 from rsiccllm.files import inside
 from rsiccllm.pairs import open_mask
 from rsiccllm.records import ImagePair
-from rsiccllm.sources.base import ChangeMask
+from rsiccllm.sources.base import ChangeMask, is_file
 from rsiccllm.sources.split_folders import SplitFolders
 
 BUILT, DEMOLISHED, BOTH = 1, 2, 3
@@ -40,7 +40,7 @@ class S2Looking(SplitFolders):
         values = whole.values * BOTH
         for value, folder in ((BUILT, "label1"), (DEMOLISHED, "label2")):
             path = pair.mask.replace("/label/", f"/{folder}/")
-            if not (self.root / path).is_file():
+            if not is_file(self.root / path):
                 return whole
             other = open_mask(inside(self.root, path))
             if other.shape != values.shape:

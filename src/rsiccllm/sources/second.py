@@ -14,7 +14,7 @@ from rsiccllm.facts import Known, Object
 from rsiccllm.files import inside
 from rsiccllm.pairs import open_image
 from rsiccllm.records import ImagePair
-from rsiccllm.sources.base import ChangeMask, Fault, Source, images_in, listing, make_pair, refuse
+from rsiccllm.sources.base import ChangeMask, Fault, Source, images_in, is_file, listing, make_pair, refuse
 from rsiccllm.sources.levir_cc import Entry, read_annotations
 
 COLOURS: dict[tuple[int, int, int], Object | None] = {
@@ -164,10 +164,10 @@ class SecondCC(Source):
         folders = ("{}/rgb/A", "{}/rgb/B")
         for pair in read_annotations(root / self.annotations, fault, SecondCCEntry, folders):
             for path in (pair.before, pair.after):
-                if not (root / path).is_file():
+                if not is_file(root / path):
                     fault(f"{root / path}: no such file, named in {self.annotations}")
             maps = [path.replace("/rgb/", "/sem/") for path in (pair.before, pair.after)]
-            mask = maps[0] if all((root / path).is_file() for path in maps) else None
+            mask = maps[0] if all(is_file(root / path) for path in maps) else None
             yield pair.model_copy(update={"mask": mask})
 
     def classes(self, pair: ImagePair) -> ChangeMask | None:

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from rsiccllm.errors import InputError
 from rsiccllm.facts import parse
-from rsiccllm.files import inside, read_jsonl, shards
+from rsiccllm.files import check_sums, inside, read_jsonl, shards
 from rsiccllm.masks import decode
 from rsiccllm.pairs import open_classes, open_pair, probe_image
 from rsiccllm.records import INSTRUCTIONS, PREFERENCES, Instruction, Preference
@@ -95,6 +95,7 @@ def load_records(root: Path, filename: str, record: type[Record], split: str) ->
         found = f"no {filename} in it" if root.is_dir() else "no such folder"
         raise InputError(f"{root}: {found}; expected a folder that `rsiccllm {writer}` wrote")
     every = read_jsonl(root / filename, record)
+    check_sums(root, shards(root / filename))
     records = [item for item in every if item.split == split]
     if not records:
         splits = ", ".join(sorted({item.split for item in every})) or "none"

@@ -14,11 +14,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
+from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write
+from rsiccllm.model.checkpoint import pack_tensors, read_tensors
 from rsiccllm.model.texture import line_texture
 
 Kept = dict[str, Tensor]
@@ -59,7 +59,7 @@ class Store:
         return [found[at] for at in range(len(files))]
 
     def _write(self, file: Path, tensors: Kept) -> None:
-        data = save({name: value.cpu().contiguous() for name, value in tensors.items()})
+        data = pack_tensors(tensors)
         if self.held + len(data) <= self.limit:
             with atomic_write(file, "wb") as handle:
                 handle.write(data)
@@ -144,8 +144,8 @@ def _bytes(tensor: Tensor) -> Any:
 
 
 def _read(file: Path, device: torch.device) -> Kept | None:
-    """None where it is not there, or not whole: then it is made anew."""
+    """None where it is not there, or not as it was written: then it is made anew."""
     try:
-        return {name: value.to(device) for name, value in load_file(file).items()}
-    except (OSError, SafetensorError):
+        return {name: value.to(device) for name, value in read_tensors(file).items()}
+    except InputError:
         return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,11 @@ def read_reference(path: Path, wanted: dict[str, Any], checkpoint: str) -> dict[
             value = json.loads(line)
             if number == 1:
                 held = value
-                if held["schema"] != FORM:
+                if held["schema"] != FORM or not isinstance(held["rows"], int) or not isinstance(held["weights"], str):
                     raise ValueError
             else:
                 found[value["id"]] = [float(log_prob) for log_prob in value["log_probs"]]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             if number > 1 and number == len(lines):
                 break  # told below: its last line was cut
             raise InputError(f"{path}:{number}: no stored log-probabilities of ours; {anew}") from None
@@ -90,7 +90,13 @@ def read_reference(path: Path, wanted: dict[str, Any], checkpoint: str) -> dict[
             raise InputError(f"{path}: was computed for {told}; {anew}")
     if len(found) != held["rows"]:
         raise InputError(f"{path}: is cut short, {len(found):,} of its {held['rows']:,} rows are there; {anew}")
+    if "sha256" in held and held["sha256"] != _digest(lines[1:]):
+        raise InputError(f"{path}: is damaged, its rows are not those that were written; {anew}")
     return found
+
+
+def _digest(rows: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def stored_reference(
@@ -121,7 +127,7 @@ def _compute(
     collator: PackingCollator,
     device: torch.device,
 ) -> None:
-    journal = Journal(path.with_name(f".{path.name}.part"), sync_every=5)
+    journal = Journal(path.with_name(f".{path.name}.part"), sync_every=5, sealed=True)
     try:
         lines = list(journal.read())
         if lines and lines[0] != wanted:
@@ -142,11 +148,10 @@ def _compute(
                 line = {"id": identifiers[next(done)], "log_probs": own}
                 journal.append(line)
                 known[line["id"]] = own
+        rows = [json.dumps({"id": identifier, "log_probs": known[identifier]}) for identifier in identifiers]
         with atomic_write(path) as handle:
-            handle.write(json.dumps(wanted) + "\n")
-            handle.writelines(
-                json.dumps({"id": identifier, "log_probs": known[identifier]}) + "\n" for identifier in identifiers
-            )
+            handle.write(json.dumps({**wanted, "sha256": _digest(rows)}) + "\n")
+            handle.writelines(row + "\n" for row in rows)
     finally:
         journal.close()
     journal.path.unlink()

@@ -8,7 +8,7 @@ import pickle
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from transformers import (
 
 from rsiccllm import __version__
 from rsiccllm.errors import InputError
-from rsiccllm.files import atomic_write, read_json, write_json
+from rsiccllm.files import atomic_write, only_run, read_json, write_json
 from rsiccllm.model.checkpoint import WHOLE, damaged, mark_whole, resolve_checkpoint, save_model
 from rsiccllm.model.fusion import Fusion
 from rsiccllm.model.processor import PairProcessor
@@ -288,8 +288,14 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
 def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     """Train from the newest whole checkpoint, then write `out/model` in one rename. Returns that folder.
 
-    From here on `out` is this recipe's. Raises InputError on a full disk; the whole checkpoints stay.
+    From here on `out` is this recipe's. Raises InputError on a full disk, where the whole checkpoints stay, and where
+    another process trains into `out`.
     """
+    with only_run(trainer.recipe.out) if trainer.is_world_process_zero() else nullcontext():
+        return _train_and_save(trainer, processor)
+
+
+def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     recipe, first = trainer.recipe, trainer.is_world_process_zero()
     dataset: Any = trainer.train_dataset
     seen: frozenset[str] = dataset.seen

@@ -13,14 +13,13 @@ from statistics import mean
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rsiccllm.errors import InputError
 from rsiccllm.facts import parse
 from rsiccllm.files import atomic_write, inside
 from rsiccllm.keywords import similarity
+from rsiccllm.model.checkpoint import pack_tensors, read_tensors
 from rsiccllm.model.generate import Answer, generate_answers
 from rsiccllm.model.processor import PairProcessor
 from rsiccllm.pairs import open_pair
@@ -160,22 +159,16 @@ class Validation(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if self._best(self.history) is found:
-            weights = {name: w.detach().cpu().contiguous() for name, w in model.named_parameters() if w.requires_grad}
+            weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
             with atomic_write(self._weights_of(found), "wb") as handle:
-                handle.write(save(weights, metadata={"step": str(state.global_step)}))
+                handle.write(pack_tensors(weights))
         with atomic_write(self.recipe.out / EVALUATIONS) as handle:
             handle.writelines(json.dumps(entry) + "\n" for entry in self.history)
 
     def restore_best(self, model: Any) -> None:
         """Give the model the weights of the best evaluation. They are on disk also where nothing was left to train."""
         best = self._best(read_evaluations(self.recipe.out))
-        try:
-            weights = load_file(self._weights_of(best))
-        except (OSError, SafetensorError) as error:
-            reason = str(error).splitlines()[0][:120]
-            raise InputError(
-                f"{self._weights_of(best)}: the best evaluation's weights cannot be read ({reason})"
-            ) from None
+        weights = read_tensors(self._weights_of(best))
         unknown = model.load_state_dict(weights, strict=False).unexpected_keys
         assert not unknown, unknown
 
