@@ -121,8 +121,8 @@ def test_a_known_change_is_mapped_and_other_readers_read_it(differ: Differ, tmp_
         assert data[top + 5 : top + height - 5, left + 5 : left + width - 5].min() == 254
         assert data[:100].max() == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "change.qml", "change.tif", "changes.geojson", "changes.gpkg", "changes.qml", "settings.json", "summary.json",
-        "tiles.jsonl",
+        ".lock", "change.qml", "change.tif", "changes.geojson", "changes.gpkg", "changes.qml", "settings.json",
+        "summary.json", "tiles.jsonl",
     ]  # fmt: skip
 
 

@@ -38,13 +38,8 @@ TASKS = TaskSettings(
 """Long texts name every place in sentences of one kind, from which short captions learn places too."""
 
 
-def train_embedded(
-    out: Path, scenes: str = SCENES, base: int = 120, difference: int = 6000, sft: int = 4500, again: int = 1200
-) -> Path:
-    """Render, train four stages of so many updates each, and return the finished model's folder.
-
-    The last fine-tunes once more at half the rate, in another order.
-    """
+def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference: int = 6000, sft: int = 4500) -> Path:
+    """Render, train three stages of so many updates each, and return the finished model's folder."""
     data, random = out / "rsici", out / "random"
     build_rsici([scenes], data, settings=BuildSettings(TASKS))
     if not (random / "config.json").exists():
@@ -56,17 +51,11 @@ def train_embedded(
             learning_rate=2e-3, crop=112, nuisance=1.0, bf16=True, workers=1, ema=0.999, log_steps=50, save_steps=500,
         )
     )  # fmt: skip
-    fine_tune(out / "difference", data, out / "sft", sft, 1e-3, seed=0)
-    return fine_tune(out / "sft", data, out / "again", again, 5e-4, seed=1)
-
-
-def fine_tune(model: Path, data: Path, out: Path, steps: int, rate: float, seed: int) -> Path:
-    """The change map keeps what it learnt on crops: it moves at a tenth of the rate."""
     return train_sft(
         SFTRecipe(
-            model=str(model), data=data, out=out, max_steps=steps, batch_size=8, learning_rate=rate,
-            difference_learning_rate=rate / 10, seed=seed, fact_weight=1.0, turns=True, nuisance=1.0,
-            train_vision=False, bf16=True, workers=1, log_steps=20, save_steps=250,
+            model=str(out / "difference"), data=data, out=out / "sft", max_steps=sft, batch_size=8, learning_rate=1e-3,
+            difference_learning_rate=1e-4, fact_weight=1.0, turns=True, nuisance=1.0, train_vision=False, bf16=True,
+            workers=1, log_steps=20, save_steps=250,
         )
     )  # fmt: skip
 
