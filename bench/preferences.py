@@ -34,10 +34,10 @@ from rsiccllm.benchmark.probe_scores import score_point
 from rsiccllm.benchmark.probes import Case, case_of, swap_dates
 from rsiccllm.benchmark.scores import score
 from rsiccllm.caption.captioner import Captioner
-from rsiccllm.files import link_or_copy, read_json, read_jsonl, write_jsonl
+from rsiccllm.files import read_json, read_jsonl
 from rsiccllm.keywords import similarity
 from rsiccllm.model.checkpoint import weights_digest
-from rsiccllm.records import INSTRUCTIONS, PREFERENCES, Instruction, Preference
+from rsiccllm.records import PREFERENCES, Preference
 from rsiccllm.rsicp.build import build_rsicp
 from rsiccllm.rsicp.sample import SAMPLES
 from rsiccllm.sources import open_source
@@ -71,33 +71,22 @@ def settings_of(arm: str, seed: int, steps: int) -> dict[str, Any]:
     }
 
 
-def first_pairs(work: Path, demo: Path) -> Path:
-    """As many training pairs as a short run can need; sampling from all would take longer than all runs."""
-    folder = work / "rsici"
-    if not (folder / INSTRUCTIONS).exists():
-        every = read_jsonl(demo / "rsici" / INSTRUCTIONS, Instruction)
-        records = [record for record in every if record.split == "train"][:PAIRS]
-        for path in {path for r in records for path in (r.before, r.after, r.mask) if path}:
-            link_or_copy(demo / "rsici" / path, folder / path)
-        write_jsonl(folder / INSTRUCTIONS, records)
-    return folder
-
-
 def preferences(work: Path, demo: Path, arm: str) -> Path:
-    """The preference set of an arm. Answers are drawn from the model once, and serve all arms that want them."""
+    """The preference set of an arm, from as many pairs as a short run can need. Answers are drawn from the model once,
+    and serve all arms that want them."""
     variant: Any = "ours" if arm == "ours" else "paper"
     kinds: Any = arm if arm in {"filtering", "replacement"} else "both"
     folder = work / f"rsicp_{variant}_{kinds}"
     if (folder / PREFERENCES).exists():
         return folder
     if kinds == "replacement":
-        build_rsicp(first_pairs(work, demo), folder, variant=variant, kinds=kinds)
+        build_rsicp(demo / "rsici", folder, variant=variant, kinds=kinds, pairs=PAIRS)
         return folder
-    for other in work.glob(f"rsicp_*/{SAMPLES}"):
+    for other in work.glob(f"rsicp_{variant}_*/{SAMPLES}"):  # ours asks more of the model
         if (other.parent / PREFERENCES).exists() and not (folder / SAMPLES).exists():
             folder.mkdir(exist_ok=True)
             shutil.copy(other, folder / SAMPLES)  # a journal: a link would be written to by both
-    build_rsicp(first_pairs(work, demo), folder, variant=variant, kinds=kinds, model=str(demo / "sft"))
+    build_rsicp(demo / "rsici", folder, variant=variant, kinds=kinds, pairs=PAIRS, model=str(demo / "sft"))
     return folder
 
 
@@ -205,6 +194,9 @@ def main() -> None:
     given = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    if given.only_table:  # also what older code found: each row says of which it is
+        show(list(read_rows("preferences").values()))
+        return
     code = code_digest(CODE)
     weights = weights_digest(str(given.demo / "sft" / "model"))
     data = hashlib.sha256((given.demo / "rsici" / "pairs.jsonl").read_bytes()).hexdigest()[:16]
@@ -212,7 +204,7 @@ def main() -> None:
     wanted = {digest([settings, code, weights, data]): settings for settings in listed}
     missing = [key for key in wanted if key not in read_rows("preferences")]
     print(f"{len(wanted)} runs, {len(wanted) - len(missing)} there already")
-    if missing and not given.only_table:
+    if missing:
         work = given.work / digest([code, weights, data])
         source = open_source(f"rsici:{given.demo / 'rsici'}")
         cases = [case_of(pair, source.open(pair)) for pair in source.pairs if pair.split == "test"]
@@ -225,8 +217,7 @@ def main() -> None:
                    "preferences": rows, "scores": scored(model, cases, hard), "curve": curve}  # fmt: skip
             add_row("preferences", row)
     rows = read_rows("preferences")
-    if found := [rows[key] for key in wanted if key in rows]:
-        show(found)
+    show([rows[key] for key in wanted if key in rows])
     for key, settings in wanted.items():
         if key not in rows:
             print("missing:", settings)

@@ -140,6 +140,11 @@ def test_of_one_kind_alone(talker: Path, data: Path, tmp_path: Path) -> None:
         for name in ("own", "made")
     }
     assert found["own"] == {"sampled"}
+    build_rsicp(data, tmp_path / "few", pairs=5)
+    few = {pair.pair for pair in read_jsonl(tmp_path / "few" / PREFERENCES, Preference)}
+    asked = [item.pair for item in read_jsonl(data / INSTRUCTIONS, Instruction) if item.split == "train"]
+    assert few
+    assert few <= set(asked[:5])
     assert "sampled" not in found["made"]
     assert (tmp_path / "made" / PREFERENCES).read_bytes() == (tmp_path / "both" / PREFERENCES).read_bytes()
     with pytest.raises(InputError, match="--kinds filtering: expected a --model"):

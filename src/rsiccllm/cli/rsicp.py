@@ -32,6 +32,7 @@ def rsicp_build(
         Literal["both", "filtering", "replacement"],
         typer.Option(help="the model's own wrong answers, made ones, or both"),
     ] = "both",
+    pairs: Annotated[int | None, typer.Option(min=1, help="the first so many of the split (default: all)")] = None,
     task: Annotated[Literal["caption", "describe"], typer.Option(help="short sentences or long texts")] = "caption",
     words: Annotated[Path | None, typer.Option(help="a YAML file of word groups of your own, merged over ours")] = None,
     split: Annotated[str, typer.Option(help="which split")] = "train",
@@ -67,6 +68,7 @@ def rsicp_build(
         top_p,
         words,
         kinds,
+        pairs,
     )
     print(f"{out}: " + counted(counts))
 

@@ -51,6 +51,7 @@ def build_rsicp(
     top_p: float = 0.95,
     words_file: Path | None = None,
     kinds: Literal["both", "filtering", "replacement"] = "both",
+    pairs: int | None = None,
 ) -> dict[str, int]:
     """Write `out/preferences.jsonl`: one reference of each pair against up to `negatives` wrong answers of each source.
 
@@ -62,6 +63,7 @@ def build_rsicp(
     model: an SFT checkpoint; without one there are no filtering negatives. samples: K, drawn for each pair.
     window: (tau1, tau2), both exclusive; None sets it so that `keep_share` of the samples that are wrong and differ
     survive. temperature, top_p: of the draw. words_file: word groups merged over the package's own.
+    pairs: the first so many of the split; None takes all. Drawing from a model takes its time.
     kinds: "filtering" keeps of all these the model's own wrong answers alone, "replacement" draws none (for ablations).
 
     Rejected answers come in turn from each source, so that a stage that takes the first few has of every kind. What the
@@ -69,12 +71,13 @@ def build_rsicp(
     Returns counts. Raises InputError for settings that differ from what `out` was built with, and where nothing comes
     out.
     """
-    _check(negatives, samples, window, keep_share, temperature, top_p)
+    _check(negatives, samples, window, keep_share, temperature, top_p, pairs)
     if (model is None) if kinds == "filtering" else (model is not None and kinds == "replacement"):
         raise InputError(f"--kinds {kinds}: expected {'a' if model is None else 'no'} --model to draw answers from")
     wanted: dict[str, Any] = {
         "data": data.name, "negatives": negatives, "variant": variant, "split": split, "seed": seed, "task": task,
         "words": sha256(words_file) if words_file else None, **({} if kinds == "both" else {"kinds": kinds}),
+        **({} if pairs is None else {"pairs": pairs}),
     }  # fmt: skip
     if model is not None:
         wanted |= {"weights": weights_digest(resolve_checkpoint(model)), "samples": samples, "temperature": temperature,
@@ -85,7 +88,7 @@ def build_rsicp(
     words = load_words(words_file)
     every = read_jsonl(data / INSTRUCTIONS, Instruction)
     check_sums(data, shards(data / INSTRUCTIONS))
-    records = [item for item in every if item.split == split and item.task == task]
+    records = [item for item in every if item.split == split and item.task == task][:pairs]
     if not records:
         raise InputError(f"{data / INSTRUCTIONS}: no task '{task}' of split '{split}'")
     truths = [truth_of(record.answers, words) for record in track(records, "reading", len(records))]
@@ -96,7 +99,8 @@ def build_rsicp(
         write_json(note, wanted)  # from here on the folder holds samples of this model
         from rsiccllm.rsicp.sample import sample_pairs  # torch, which replacement alone does not need
 
-        said = sample_pairs(model, data, records, out, samples, temperature, top_p, seed)
+        alone = variant == "ours" and kinds != "filtering"
+        said = sample_pairs(model, data, records, out, samples, temperature, top_p, seed, cut=alone)
         texts = [said[record.id].samples for record in records]
         cut = [said[record.id].cut for record in records]
         sampled, found = filter_samples(texts, truths, negatives, window, keep_share, words)
@@ -145,8 +149,10 @@ def build_rsicp(
 
 def _check(
     negatives: int, samples: int, window: tuple[float, float] | None, keep_share: float, temperature: float,
-    top_p: float,
+    top_p: float, pairs: int | None,
 ) -> None:  # fmt: skip
+    if pairs is not None and pairs < 1:
+        raise InputError(f"--pairs {pairs}: expected at least 1")
     if negatives < 1 or samples < 1:
         raise InputError(f"--negatives {negatives}, --samples {samples}: expected at least 1")
     if window is not None and not 0 <= window[0] < window[1] <= 1.01:

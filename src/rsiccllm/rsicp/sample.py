@@ -41,8 +41,11 @@ def sample_pairs(
     seed: int,
     batch_size: int = 8,
     max_new_tokens: int = 128,
+    cut: bool = True,
 ) -> dict[str, Said]:
     """Draw `count` answers for each record, by id, and keep them in `out/samples.jsonl` as they come.
+
+    cut: whether the model is also asked without its difference path.
 
     Stopped, it goes on where it was, and draws what it would have drawn. Raises InputError where that file was drawn
     from other weights or with other settings.
@@ -55,6 +58,7 @@ def sample_pairs(
         "top_p": top_p,
         "seed": seed,
         "max_new_tokens": max_new_tokens,
+        "cut": cut,
     }
     journal = Journal(out / SAMPLES, sync_every=5, sealed=True)
     try:
@@ -106,7 +110,7 @@ def _draw(
                 limit,
             )
             cuts: list[str | None] = [None] * len(batch)
-            if model.model.difference is not None:
+            if settings["cut"] and model.model.difference is not None:
                 with difference_cut(model):
                     cuts = [answer.text for answer in generate_answers(model, processor, questions, limit)]
         said = Said([text for text in drawn[at % batch_size] if text], cuts[at % batch_size])
