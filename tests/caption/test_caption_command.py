@@ -39,7 +39,8 @@ def test_one_pair(run, folders: Folders, mapping_checkpoint: Path, tmp_path: Pat
     before, after = (folder / "a.png" for folder in folders)
     expected = Captioner.load(mapping_checkpoint).caption(before, after)
     status, out, err = run(before, after, "--overlay", tmp_path / "map.png")
-    assert (status, out, err) == (0, expected.caption + "\n", "")
+    note = f"rsiccllm: note: {mapping_checkpoint}: not calibrated: its captions come without a confidence\n"
+    assert (status, out, err) == (0, expected.caption + "\n", note)
     assert Image.open(tmp_path / "map.png").size == (3 * 56 + 2 * 8, 56)
     status, out, _ = run(before, after, "--json", "--candidates", 3)
     line = json.loads(out)
@@ -73,9 +74,10 @@ def test_folders_with_faults_are_status_1_and_named(run, folders: Folders, tmp_p
     assert status == 1
     assert [line.split("\t")[0] for line in out.splitlines()] == ["a", "d", "e"]
     named = [line for line in err.splitlines() if line.startswith("rsiccllm: ")]
-    assert len(named) == 2
+    assert len(named) == 3
     assert named[0].startswith(f"rsiccllm: b: {after}: no image of this name")
     assert "c.png: truncated" in named[1]
+    assert "not calibrated" in named[2]
     assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["a.png", "d.png", "e.png"]
 
 

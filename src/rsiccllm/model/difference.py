@@ -184,7 +184,8 @@ class Comparison(nn.Module):
     def __init__(self, width: int, forgiving: bool) -> None:
         super().__init__()
         self.layer = nn.Conv2d(4 * width, width, 1)
-        self.sharpness = nn.Parameter(torch.zeros(())) if forgiving else None
+        # One number, as a vector: fully_shard splits no scalars.
+        self.sharpness = nn.Parameter(torch.zeros(1)) if forgiving else None
 
     def forward(self, both: Tensor) -> Tensor:
         """both: [2 x pairs, width, height, width], all first dates first. Returns [pairs, width, height, width]."""
