@@ -223,7 +223,8 @@ def test_other_ways_to_do_harm(served: Served, pair: tuple[str, str]) -> None:
     assert httpx2.get(f"{served.url}/chat/completions").status_code == 405
     for path in ("/../../etc/passwd", "/v1/%2e%2e/%2e%2e/etc/passwd", "/docs", "/v1/models/x/../y"):
         assert httpx2.get(f"http://127.0.0.1:{served.port}{path}").status_code == 404, path
-    assert post(served, good, headers={"X-Large": "a" * 200_000}).status_code in {400, 431}
+    for _ in range(8):  # closed with bytes unread, about every other of these was reset before the answer was read
+        assert post(served, good, headers={"X-Large": "a" * 200_000}).status_code in {400, 431}
 
     def raw(data: bytes, wait: float) -> bytes:
         with socket.create_connection(("127.0.0.1", served.port), timeout=wait) as connection:

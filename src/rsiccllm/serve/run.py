@@ -27,11 +27,29 @@ _TOO_SLOW = (
 )
 
 
+LINGER = 1.0
+"""Seconds that a connection whose request was refused is still read from: closed at once with bytes unread, it is
+reset, and the client may never see why."""
+
+
 def protocol(header_seconds: float) -> type[H11Protocol]:
-    """uvicorn's protocol, which by itself waits for the head of a request for ever."""
+    """uvicorn's protocol, which by itself waits for the head of a request for ever, and resets what it refuses."""
 
     class Guarded(H11Protocol):
         _since: float | None = None
+        _refused = False
+
+        def data_received(self, data: bytes) -> None:
+            if not self._refused:
+                super().data_received(data)
+
+        def send_400_response(self, msg: str) -> None:
+            self._refused = True
+            self.transport.write(
+                b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
+                + f"content-length: {len(msg.encode())}\r\nconnection: close\r\n\r\n{msg}".encode()
+            )
+            self.loop.call_later(LINGER, self.transport.close)
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
