@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +15,7 @@ from PIL import Image
 
 from rsiccllm.errors import InputError
 from rsiccllm.pairs import save_png
+from rsiccllm.processes import end_with_parent, interrupts_held
 from rsiccllm.sources.scenes.plan import plan_scene
 from rsiccllm.sources.scenes.raster import coded_mask
 from rsiccllm.sources.scenes.render import paint_scene
@@ -66,11 +63,11 @@ def write_scenes(jobs: Sequence[SceneFiles], processes: int | None = None) -> It
             yield
         return
     spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads that torch or OpenCV run
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=end_with_parent)
     under_way: deque[Future[None]] = deque()
     try:
         for job in jobs:
-            with _interrupts_held():
+            with interrupts_held():
                 under_way.append(pool.submit(write_scene, job))
             if len(under_way) >= 4 * processes:  # enough that no process waits, few enough to stop at once
                 under_way.popleft().result()
@@ -86,28 +83,3 @@ def write_scenes(jobs: Sequence[SceneFiles], processes: int | None = None) -> It
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back while processes may be started: they inherit this, and Ctrl-C is then the parent's alone."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _end_with_parent() -> None:
-    """In a rendering process: end when the parent does, even if it was killed and could not say so."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
