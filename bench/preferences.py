@@ -217,6 +217,9 @@ def main() -> None:
                    "preferences": rows, "scores": scored(model, cases, hard), "curve": curve}  # fmt: skip
             add_row("preferences", row)
     rows = read_rows("preferences")
+    if given.only_table:  # also what older code found: each row says of which it is
+        show(list(rows.values()))
+        return
     show([rows[key] for key in wanted if key in rows])
     for key, settings in wanted.items():
         if key not in rows:

@@ -1,21 +1,19 @@
 """Supervised fine-tuning beside TRL's SFTTrainer: pairs a second and peak memory, 5 captions a pair.
 
-    python bench/sft.py [--rounds 5] [--steps 3] [--sides 224 128] [--threads 2]
+    python bench/sft.py [--rounds 5] [--steps 3] [--sides 224 128] [--threads 1]
 
 The same weights (the tiny Qwen2.5-VL, no difference path), pairs, captions, batch, precision (float32), threads and
 optimiser. A step is what a training step is: images and words to tensors, forward, backward, AdamW. TRL sees a row a
 caption, as it has no other way; ours a row a pair. Each peer runs in a process of its own, and the rounds take turns.
-Printed: medians of the rounds with their spread, the ratio, the losses of the first steps (they must agree), and the
-peak memory of each process with what it held before the first step.
+Printed: medians of the rounds with their spread, by the clock and by what the processor worked for them (which other
+processes do not change; the ratio is of this), the losses of the first steps (they must agree), and the peak memory of
+each process with what it held before the first step.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +25,7 @@ import torch
 import transformers
 from PIL import Image
 
+from peers import Peer, serve
 from rsiccllm.model.checkpoint import save_model
 from rsiccllm.model.processor import TINY_CHAT_TEMPLATE, build_tiny_processor, load_processor
 from rsiccllm.model.tiny import build_tiny_model
@@ -95,89 +94,56 @@ def trl_step(folder: Path, side: int, out: Path) -> tuple[Any, Step]:
     return model, lambda: trainer.compute_loss(model, trainer.data_collator([dict(row) for row in rows]))
 
 
-def peak() -> float:
-    """MB that this process has held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def peer(name: str, folder: Path, side: int, steps: int, threads: int) -> None:
-    """Answer each line of standard input with the seconds, the losses and the peak memory of a round."""
+def contestant(name: str, folder: Path, side: int, steps: int, threads: int) -> Callable[[], dict[str, Any]]:
+    """A round: so many steps, their seconds and losses."""
     torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()
-    with tempfile.TemporaryDirectory() as out:
-        model, loss_of = (our_step if name == "ours" else trl_step)(folder, side, Path(out))
-        model.train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-        print("RESULT", peak(), flush=True)
-        for _ in sys.stdin:
-            losses = []
-            begin = time.perf_counter()
-            for _ in range(steps):
-                loss = loss_of()
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                losses.append(float(loss.detach()))
-            print("RESULT", time.perf_counter() - begin, peak(), *losses, flush=True)
+    model, loss_of = (our_step if name == "ours" else trl_step)(folder, side, folder.parent / f"out_{name}_{side}")
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
+    def round_() -> dict[str, Any]:
+        losses = []
+        begin = time.process_time(), time.perf_counter()
+        for _ in range(steps):
+            loss = loss_of()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(float(loss.detach()))
+        work, clock = time.process_time() - begin[0], time.perf_counter() - begin[1]
+        return {"work": work / steps, "clock": clock / steps, "losses": losses}
 
-class Peer:
-    """One peer in its own process."""
-
-    def __init__(self, name: str, folder: Path, side: int, steps: int, threads: int) -> None:
-        command = [sys.executable, __file__, "--peer", name, "--folder", str(folder), "--sides", str(side)]
-        command += ["--steps", str(steps), "--threads", str(threads)]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        (self.before,) = self._answer()
-
-    def _answer(self) -> list[float]:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            if line.startswith("RESULT"):
-                return [float(part) for part in line.split()[1:]]
-        raise SystemExit(f"a peer ended early, status {self.process.wait()}")
-
-    def round(self) -> list[float]:
-        assert self.process.stdin
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
+    return round_
 
 
 def compare(folder: Path, side: int, given: argparse.Namespace) -> None:
-    peers = {name: Peer(name, folder, side, given.steps, given.threads) for name in ("TRL", "ours")}
-    seconds: dict[str, list[float]] = {name: [] for name in peers}
-    losses: dict[str, list[float]] = {name: [] for name in peers}
-    peaks: dict[str, float] = {}
-    for number in range(given.rounds + 1):  # the first warms up
+    common = ["--folder", str(folder), "--sides", str(side), "--steps", str(given.steps)]
+    common += ["--threads", str(given.threads)]
+    peers = {name: Peer([__file__, "--peer", name, *common], given.threads) for name in ("TRL", "ours")}
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in peers}
+    for _ in range(given.rounds + 1):  # the first warms up
         for name, one in peers.items():
-            took, peaks[name], *found = one.round()
-            losses[name] += found
-            if number:
-                seconds[name].append(took / given.steps)
+            found[name].append(one.round())
     batch = PackingCollator(load_processor(folder))(samples(side))
     prompt = int((batch["predict_at"][0] + 1).item())
     answers = batch["labels"].numel()
     print(f"2 x {side} px, {PAIRS} pairs of {CAPTIONS} captions, prompt {prompt} tokens, {answers} answer tokens")
-    first = statistics.median(seconds["TRL"])
-    for name, values in seconds.items():
+    work = {name: [row["work"] for row in rows[1:]] for name, rows in found.items()}
+    first = statistics.median(work["TRL"])
+    for name, values in work.items():
         middle = statistics.median(values)
+        clock = statistics.median(row["clock"] for row in found[name][1:])
         print(
             f"  {name:5} {PAIRS / middle:7.2f} pairs/s  {1e3 * middle:7.0f} ms a step ({1e3 * min(values):.0f} to "
-            f"{1e3 * max(values):.0f})  x {first / middle:.2f}  peak {peaks[name]:.0f} MB, "
-            f"{peers[name].before:.0f} before"
+            f"{1e3 * max(values):.0f}; by the clock {1e3 * clock:.0f})  x {first / middle:.2f}  "
+            f"peak {found[name][-1]['peak']:.0f} MB, {peers[name].before:.0f} before"
         )
-    ratios = [theirs / ours for theirs, ours in zip(seconds["TRL"], seconds["ours"], strict=True)]
-    apart = float(np.abs(np.array(losses["TRL"]) - np.array(losses["ours"])).max())
-    print(f"  ratio by round: {min(ratios):.2f} to {max(ratios):.2f}; losses {losses['ours'][0]:.4f} to "
-          f"{losses['ours'][-1]:.4f}, apart by at most {apart:.1e}")  # fmt: skip
+    ratios = [theirs / ours for theirs, ours in zip(work["TRL"], work["ours"], strict=True)]
+    losses = {name: np.array([row["losses"] for row in rows]) for name, rows in found.items()}
+    apart = float(np.abs(losses["TRL"] - losses["ours"]).max())
+    print(f"  ratio by round: {min(ratios):.2f} to {max(ratios):.2f}; losses {losses['ours'][0, 0]:.4f} to "
+          f"{losses['ours'][-1, -1]:.4f}, apart by at most {apart:.1e}")  # fmt: skip
     for one in peers.values():
         one.close()
 
@@ -187,12 +153,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="of a round")
     parser.add_argument("--sides", type=int, nargs="+", default=[224, 128])
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.peer:
-        peer(given.peer, given.folder, given.sides[0], given.steps, given.threads)
+        serve(contestant(given.peer, given.folder, given.sides[0], given.steps, given.threads))
         return
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

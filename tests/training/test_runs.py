@@ -32,6 +32,7 @@ from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import DNPORecipe, SFTRecipe
 from rsiccllm.training.sft import train_sft
 from rsiccllm.training.trainer import load_to_train, newest_checkpoint
+from rsiccllm.training.validation import read_evaluations
 
 COMMON = {"batch_size": 4, "learning_rate": 1e-3, "log_steps": 1, "save_steps": 2, "warmup_steps": 2}
 
@@ -148,17 +149,32 @@ def test_under_lora_and_bf16_what_is_frozen_is_held_in_bf16_and_what_learns_in_f
     assert first["reverse_kl"] == pytest.approx(0, abs=1e-4)
 
 
+CHOSEN: dict[str, dict[str, object]] = {
+    "average": {"ema": 0.9},
+    "validation": {"validation_pairs": 2, "eval_steps": 3, "max_new_tokens": 4, "patience": None},
+}
+
+
+@pytest.mark.parametrize("kept", CHOSEN)
 def test_a_killed_run_ends_as_an_undisturbed_one(
-    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path
+    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path, kept: str
 ) -> None:
+    """With everything chosen: a mix of folders, turns, nuisance, loader processes, kept features, accumulated and
+    packed rows, LoRA, and what is left behind by an average or by validation (these two exclude each other)."""
+    build_rsici(["scenes:10,seed=8,size=64,easy=1"], tmp_path / "other")
+    fields = {
+        "model": str(tiny_checkpoints["qwen2_5_vl"]), "data": {str(data[0]): 1, str(tmp_path / "other"): 2},
+        "log_steps": 1, "save_steps": 2, "max_steps": 12, "batch_size": 2, "accumulate": 2, "learning_rate": 1e-3,
+        "turns": True, "nuisance": 0.5, "workers": 2, "train_vision": False, "feature_cache": str(tmp_path / "cache"),
+        "pack_tokens": 200, "lora_rank": 4, **CHOSEN[kept],
+    }  # fmt: skip
+    if kept == "validation":
+        fields["validation"] = str(data[0])
     recipe = tmp_path / "r.yaml"
-    recipe.write_text(
-        "log_steps: 1\nsave_steps: 2\nmax_steps: 12\nbatch_size: 4\nlearning_rate: 1e-3\n", encoding="utf-8"
-    )
+    recipe.write_text(json.dumps(fields), encoding="utf-8")  # JSON is YAML
 
     def command(out: str) -> list[str]:
-        fields = [f"model={tiny_checkpoints['qwen2_5_vl']}", f"data={data[0]}", f"out={tmp_path / out}"]
-        return [sys.executable, "-m", "rsiccllm.cli", "train", "sft", str(recipe), *fields]
+        return [sys.executable, "-m", "rsiccllm.cli", "train", "sft", str(recipe), f"out={tmp_path / out}"]
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
@@ -170,14 +186,19 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "cut" / "model").exists(), "killed too late to show anything"
+    cached = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")}
     # What a kill leaves half-written is passed over, however new it looks.
     torn = tmp_path / "cut" / "checkpoints" / "checkpoint-11"
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"torn")
     subprocess.run(command("cut"), check=True, **quiet)  # type: ignore[call-overload]
     assert losses(tmp_path / "cut") == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
+    for one, other in zip(read_evaluations(tmp_path / "whole"), read_evaluations(tmp_path / "cut"), strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
     whole, cut = (load_model(tmp_path / name / "model").state_dict() for name in ("whole", "cut"))
     assert all((whole[name] - cut[name]).abs().max() < 1e-6 for name in whole)
+    assert cached
+    assert cached == {path: path.stat().st_mtime_ns for path in cached}, "what is there already is not written again"
 
 
 def test_a_broken_image_is_one_line_also_from_a_worker(

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -25,17 +25,20 @@ from rsiccllm.training.sft import train_sft
 
 
 class Size(NamedTuple):
-    """How much of everything. scenes: rendered pairs, of which four fifths are trained on. The rest: updates."""
+    """How much of everything. scenes: rendered pairs, of which four fifths are trained on. asked: pairs of these that
+    the SFT model answers eight times, whose wrong answers DNPO learns from; 0: negatives by rule. The rest: updates.
+    """
 
     scenes: int
     base: int
     difference: int
     sft: int
     dnpo: int
+    asked: int
 
 
-FULL = Size(scenes=3000, base=60, difference=700, sft=600, dnpo=60)
-QUICK = Size(scenes=60, base=2, difference=2, sft=4, dnpo=2)
+FULL = Size(scenes=3000, base=60, difference=700, sft=600, dnpo=60, asked=600)
+QUICK = Size(scenes=60, base=2, difference=2, sft=4, dnpo=2, asked=0)
 STAGES = ("base", "sft", "dnpo")
 SIDE = 112
 """Pixels of a scene, a side: four visual tokens of 28, so that no image is resized on the way to the model."""
@@ -97,7 +100,10 @@ def run_demo(out: Path, quick: bool = False) -> Path:
         max_steps=size.dnpo,
         batch_size=8,
         learning_rate=5e-5,
-        sft_weight=1.0,  # without it these few updates cost object words (docs/choices.md)
+        validation=data,  # the best of its evaluations is kept: no worse there than what it began with
+        validation_pairs=60,
+        eval_steps=15,
+        best_by="fact_f1",
         train_vision=False,
         bf16=True,
         workers=1,
@@ -108,7 +114,9 @@ def run_demo(out: Path, quick: bool = False) -> Path:
     step(2, "base model: caption single scenes", lambda: train_base(random, data, out / "base", size.base))
     step(3, "difference path: where and what changed", lambda: train_difference(difference))
     step(4, "supervised fine-tuning", lambda: train_sft(sft))
-    step(5, "build RSICP", lambda: build_rsicp(data, pairs))
+    # The wrong answers that the model itself gives teach most (docs/preferences.md); an untrained one gives none.
+    drawn: dict[str, Any] = {"model": str(out / "sft"), "pairs": size.asked, "kinds": "filtering"}
+    step(5, "build RSICP", lambda: build_rsicp(data, pairs, **(drawn if size.asked else {})))
     step(6, "DNPO", lambda: train_dnpo(dnpo))
     step(7, "caption the test split with each model", lambda: [
         predict(str(out / stage), spec, "test", out / "bench" / stage) for stage in STAGES
