@@ -97,6 +97,7 @@ def run(work: Path, arm: str, pairs: int, seed: int, steps: int, cases: list[Cas
         model=str(start), data=data, out=out / "sft", max_steps=steps, batch_size=BATCH, learning_rate=1e-3,
         difference_learning_rate=2e-3, fact_weight=1.0, train_vision=False, bf16=True, workers=1, seed=seed,
         save_steps=200, variant="ours" if arm.startswith("ours") else arm,
+        feature_cache=work / "features",  # one frozen tower for all
     )  # fmt: skip
     model = train_sft(recipe)
     seconds = time.monotonic() - begin
@@ -161,6 +162,9 @@ def main() -> None:
         found = run(given.work / code, *named, cases)
         add_row("ablation", {"key": key, "settings": settings, "code": code, **found})
     rows = read_rows("ablation")
+    if given.only_table:  # also what older code found: each row says of which it is
+        show(list(rows.values()))
+        return
     if found_rows := [rows[key] for key in wanted if key in rows]:
         show(found_rows)
     for key, settings in wanted.items():
