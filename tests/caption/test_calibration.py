@@ -9,7 +9,7 @@ import pytest
 
 from rsiccllm.caption.calibration import (
     Calibration,
-    Row,
+    Clued,
     calibration_error,
     fit,
     load_calibration,
@@ -19,23 +19,33 @@ from rsiccllm.caption.calibration import (
 from rsiccllm.errors import InputError
 
 
-def drawn(slope: float, intercept: float, count: int, seed: int = 0) -> list[Row]:
+def drawn(slope: float, intercept: float, count: int, seed: int = 0) -> list[Clued]:
     rng = np.random.default_rng(seed)
     raw = rng.uniform(0.05, 0.99, count)
     chance = 1 / (1 + np.exp(-(slope * np.log(raw / (1 - raw)) + intercept)))
-    return [(float(p), bool(good)) for p, good in zip(raw, rng.random(count) < chance, strict=True)]
+    return [((float(p),), bool(good)) for p, good in zip(raw, rng.random(count) < chance, strict=True)]
 
 
 def test_known_coefficients_are_found_again() -> None:
     found = fit(drawn(0.7, -1.2, 40_000))
-    assert found.slope == pytest.approx(0.7, abs=0.03)
+    assert found.slopes == pytest.approx((0.7,), abs=0.03)
     assert found.intercept == pytest.approx(-1.2, abs=0.03)
+
+
+def test_a_second_clue_is_weighed_beside_the_first_and_orders_what_the_first_cannot() -> None:
+    rng = np.random.default_rng(3)
+    clues = rng.uniform(0.05, 0.95, (40_000, 2))
+    odds = np.log(clues / (1 - clues)) @ [0.2, 1.1] - 0.4
+    right = rng.random(len(clues)) < 1 / (1 + np.exp(-odds))
+    found = fit([((float(a), float(b)), bool(good)) for (a, b), good in zip(clues, right, strict=True)])
+    assert [*found.slopes, found.intercept] == pytest.approx([0.2, 1.1, -0.4], abs=0.04)
+    assert found.confidence([0.5, 0.9]) > found.confidence([0.9, 0.5])
 
 
 def test_the_fit_is_the_optimum_of_platts_likelihood() -> None:
     optimize = pytest.importorskip("scipy.optimize")
     rows = drawn(1.5, 0.4, 60, seed=4)
-    raw = np.array([row[0] for row in rows])
+    raw = np.array([row[0][0] for row in rows])
     right = np.array([row[1] for row in rows])
     target = np.where(right, (right.sum() + 1) / (right.sum() + 2), 1 / ((~right).sum() + 2))
     odds = np.log(raw / (1 - raw))
@@ -46,7 +56,7 @@ def test_the_fit_is_the_optimum_of_platts_likelihood() -> None:
 
     best = optimize.minimize(loss, np.zeros(2), tol=1e-12).x
     found = fit(rows)
-    assert [found.slope, found.intercept] == pytest.approx(best, abs=1e-3)
+    assert [*found.slopes, found.intercept] == pytest.approx(best, abs=1e-3)
 
 
 def test_error_and_risk_by_hand() -> None:
@@ -75,18 +85,22 @@ def test_what_is_written_is_what_is_applied_and_error_falls(tmp_path: Path) -> N
 
 def test_confidence_is_in_range_at_the_ends() -> None:
     for raw in (0.0, 1.0, 1e-30):
-        assert 0 <= Calibration(40.0, -3.0).confidence(raw) <= 1
+        assert 0 <= Calibration((40.0,), -3.0).confidence([raw]) <= 1
 
 
 def test_what_cannot_be_fitted_or_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="30 rows, 30 right"):
-        fit([(0.9, True)] * 30)
-    with pytest.raises(InputError, match=r"probability in 0\.\.1"):
-        fit([(1.9, True), (0.1, False)] * 30)
+        fit([((0.9,), True)] * 30)
+    with pytest.raises(InputError, match="2 clues and the model gives 1"):
+        Calibration((1.0, 1.0), 0.0).confidence([0.5])
+    with pytest.raises(InputError, match=r"clues in 0\.\.1"):
+        fit([((1.9,), True), ((0.1,), False)] * 30)
     for text, message in (
         ("[]", "not a calibration"),
-        ('{"schema": "rsiccllm.calibration.v1", "slope": "1", "intercept": 0}', "field 'slope'"),
-        ('{"schema": "rsiccllm.calibration.v1", "slope": 1, "intercept": NaN}', "field 'intercept'"),
+        ('{"schema": "rsiccllm.calibration.v1", "slope": 1, "intercept": 0}', "not a calibration"),
+        ('{"schema": "rsiccllm.calibration.v2", "slope": 1, "intercept": 0}', "field 'slopes'"),
+        ('{"schema": "rsiccllm.calibration.v2", "slopes": ["1"], "intercept": 0}', "field 'slopes'"),
+        ('{"schema": "rsiccllm.calibration.v2", "slopes": [1], "intercept": NaN}', "field 'intercept'"),
     ):
         (tmp_path / "calibration.json").write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=message):

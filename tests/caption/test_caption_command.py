@@ -54,7 +54,7 @@ def test_one_pair(run, folders: Folders, mapping_checkpoint: Path, tmp_path: Pat
 def test_low_confidence_is_shown(folders: Folders, mapping_checkpoint: Path, tmp_path: Path) -> None:
     model = tmp_path / "calibrated"
     shutil.copytree(mapping_checkpoint, model)
-    text = '{"schema": "rsiccllm.calibration.v1", "slope": 0, "intercept": -2.0}'
+    text = '{"schema": "rsiccllm.calibration.v2", "slopes": [0, 0, 0], "intercept": -2.0}'
     (model / "calibration.json").write_text(text, encoding="utf-8")
     from rsiccllm.caption.job import Job, Wanted, shown
 

@@ -22,7 +22,9 @@ from rsiccllm.model.vlm import load_model
 
 @pytest.fixture(scope="module")
 def captioner(mapping_checkpoint: Path) -> Captioner:
-    return Captioner(load_model(mapping_checkpoint), load_processor(mapping_checkpoint), Calibration(1.0, 0.0))
+    return Captioner(
+        load_model(mapping_checkpoint), load_processor(mapping_checkpoint), Calibration((1.0, 0.0, 0.0), 0.0)
+    )
 
 
 def pixels(seed: int, height: int = 56, width: int = 84) -> np.ndarray:
@@ -127,12 +129,31 @@ def test_load_reads_the_calibration_beside_the_weights(captioner: Captioner, tmp
     save_model(captioner.model, captioner.processor, tmp_path / "m")
     before, after = pixels(0), pixels(1)
     assert Captioner.load(tmp_path / "m").caption(before, after).confidence is None
-    text = '{"schema": "rsiccllm.calibration.v1", "slope": 0, "intercept": -2.0}'
+    text = '{"schema": "rsiccllm.calibration.v2", "slopes": [0, 0, 0], "intercept": -2.0}'
     (tmp_path / "m" / "calibration.json").write_text(text, encoding="utf-8")
     found = Captioner.load(tmp_path / "m").caption(before, after)
     assert found.confidence == pytest.approx(1 / (1 + np.exp(2)))
     assert found.uncertain
     assert found.caption == captioner.caption(before, after).caption
+
+
+def test_what_speaks_for_a_caption_is_its_weakest_facts_map() -> None:
+    from rsiccllm.model.difference import FACTS
+
+    seen, named = np.zeros((8, 8), np.float32), np.zeros((len(FACTS), 8, 8), np.float16)
+    seen[:, :4], seen[:4, 4:] = 0.8, 0.4  # a house on the left half, trees gone in the top right quarter
+    named[FACTS.index(("building", "appear")), :, :4] = 1
+    named[FACTS.index(("tree", "disappear")), :4, 4:] = 0.5
+
+    def clues(text: str) -> tuple[float, ...]:
+        return Caption(text, 0.7, change_map=seen, fact_maps=named).clues
+
+    house, both = clues("a house is built"), clues("a house is built and trees are removed")
+    assert house == pytest.approx((0.7, 0.8, 25.6 / 32), abs=1e-4)
+    assert both == pytest.approx((0.7, 0.2, 3.2 / 32), abs=1e-4)
+    assert clues("a road is built") == (0.7, 0, 0)
+    assert clues("there is no change") == pytest.approx((0.7, 0.2, 0.2))
+    assert Caption("a house is built", 0.7).clues == (0.7,)
 
 
 def test_boxes_facts_and_json() -> None:

@@ -259,12 +259,12 @@ def listing(data: bytes) -> None:
 def calibration(data: bytes) -> None:
     from rsiccllm.caption.calibration import load_calibration
 
-    seed = {"schema": "rsiccllm.calibration.v1", "slope": 1.5, "intercept": -0.5, "rows": 20}
+    seed = {"schema": "rsiccllm.calibration.v2", "slopes": [1.5, 0.5], "intercept": -0.5, "rows": 20}
     path = _file("calibration.json", _document(data, seed))
 
     def parse() -> None:
         found = load_calibration(path.parent)
-        assert found is None or 0 <= found.confidence(0.5) <= 1
+        assert found is None or 0 <= found.confidence([0.5] * len(found.slopes)) <= 1
 
     holds(parse)
 

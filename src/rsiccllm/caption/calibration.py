@@ -1,7 +1,8 @@
-"""Calibration: from the raw probability of a caption to the chance that it is right.
+"""Calibration: from what speaks for a caption to the chance that it is right.
 
-Platt scaling (Platt 1999) of the log odds: confidence = sigmoid(slope * logit(raw) + intercept). Two numbers, so a few
-hundred rows fit them, and the order of captions by confidence stays that of the raw probability.
+Platt scaling (Platt 1999) of the log odds of each clue: confidence = sigmoid(sum of slope * logit(clue) + intercept).
+The clues are those of `rsiccllm.caption.result.Caption.clues`: the text's probability, and what the change map says
+for it. A few numbers, so some hundred rows fit them.
 """
 
 from __future__ import annotations
@@ -17,51 +18,60 @@ from rsiccllm.errors import InputError
 from rsiccllm.files import read_json, write_json
 
 FILE = "calibration.json"
-SCHEMA = "rsiccllm.calibration.v1"
+SCHEMA = "rsiccllm.calibration.v2"
 BINS = 10
 COVERAGES = (0.25, 0.5, 0.75, 1.0)
 
 Row = tuple[float, bool]
-"""A caption: its raw probability, 0..1, and whether it was right."""
+"""A caption: the chance that it is right, 0..1, and whether it was."""
+
+Clued = tuple[tuple[float, ...], bool]
+"""A caption: its clues, each 0..1, the raw probability first, and whether it was right."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """slope, intercept: of the log odds of the raw probability."""
+    """slopes, intercept: of the log odds of the clues, in their order."""
 
-    slope: float
+    slopes: tuple[float, ...]
     intercept: float
 
-    def confidence(self, raw: float) -> float:
-        """The chance that a caption of this raw probability is right, 0..1."""
-        return float(_sigmoid(self.slope * _logit(np.array(raw)) + self.intercept))
+    def confidence(self, clues: Sequence[float]) -> float:
+        """The chance that a caption with these clues is right, 0..1. Raises InputError for another number of clues."""
+        if len(clues) != len(self.slopes):
+            raise InputError(
+                f"calibration: made for {len(self.slopes)} clues and the model gives {len(clues)}; another model's?"
+            )
+        return float(_sigmoid(_logit(np.array(clues)) @ np.array(self.slopes) + self.intercept))
 
 
-def fit(rows: Sequence[Row]) -> Calibration:
+def fit(rows: Sequence[Clued]) -> Calibration:
     """Maximum likelihood with Platt's smoothed targets, by Newton's method.
 
     Raises InputError with fewer than 20 rows, or where all are right or all wrong: there is then nothing to learn.
     """
-    raw, right = _columns(rows)
+    clues, right = np.array([row[0] for row in rows], dtype=np.float64), np.array([row[1] for row in rows], dtype=bool)
+    if not ((clues >= 0) & (clues <= 1)).all():
+        raise InputError("calibration: expected rows of (clues in 0..1, right or wrong)")
     wins, losses = int(right.sum()), int((~right).sum())
     if len(rows) < 20 or not wins or not losses:
         raise InputError(
             f"calibration: {len(rows)} rows, {wins} right; expected at least 20 with some right and some wrong"
         )
     target = np.where(right, (wins + 1) / (wins + 2), 1 / (losses + 2))
-    inputs = np.stack([_logit(raw), np.ones(len(raw))], 1)  # [rows, 2]
-    weights = np.zeros(2)
+    inputs = np.concatenate([_logit(clues), np.ones((len(rows), 1))], 1)  # [rows, clues + 1]
+    weights = np.zeros(inputs.shape[1])
     for _ in range(100):
         chance = _sigmoid(inputs @ weights)
         gradient = inputs.T @ (chance - target)
         # A little of a ridge: rows that all share one probability leave the slope open.
-        hessian = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + 1e-6 * np.eye(2)
+        hessian = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + 1e-6 * np.eye(len(weights))
         step = np.linalg.solve(hessian, gradient)
         # Far from the optimum a full step of Newton's may overshoot.
         weights -= step / max(1.0, float(np.abs(step).max()))
         if np.abs(step).max() < 1e-9:
             break
-    return Calibration(float(weights[0]), float(weights[1]))
+    return Calibration(tuple(float(weight) for weight in weights[:-1]), float(weights[-1]))
 
 
 def calibration_error(rows: Sequence[Row], bins: int = BINS) -> float:
@@ -89,7 +99,7 @@ def risk_coverage(rows: Sequence[Row]) -> dict[float, float]:
 
 
 def write_calibration(
-    folder: Path, rows: Sequence[Row], held_out: Sequence[Row], right: str, note: str = ""
+    folder: Path, rows: Sequence[Clued], held_out: Sequence[Clued], right: str, note: str = ""
 ) -> tuple[Calibration, list[str]]:
     """Fit on `rows`, measure on `held_out`, write calibration.json beside the weights in `folder`.
 
@@ -99,11 +109,12 @@ def write_calibration(
     calibration = fit(rows)
     if not held_out:
         raise InputError("calibration: no held-out rows, expected at least one")
-    calibrated = [(calibration.confidence(raw), good) for raw, good in held_out]
+    raw = [(clues[0], good) for clues, good in held_out]
+    calibrated = [(calibration.confidence(clues), good) for clues, good in held_out]
     measured: dict[str, Any] = {}
     lines = [f"{'on ' + str(len(held_out)) + ' held-out rows':24} error  " + "  ".join(
         f"risk at {100 * share:.0f} %" for share in COVERAGES)]  # fmt: skip
-    for name, table in (("raw probability", held_out), ("calibrated confidence", calibrated)):
+    for name, table in (("raw probability", raw), ("calibrated confidence", calibrated)):
         error, risk = calibration_error(table), risk_coverage(table)
         measured[name] = {"calibration_error": error, "risk": {f"{share:g}": value for share, value in risk.items()}}
         lines.append(f"{name:24} {error:.3f}  " + "  ".join(f"{value:12.3f}"[-12:] for value in risk.values()))
@@ -111,7 +122,7 @@ def write_calibration(
         folder / FILE,
         {
             "schema": SCHEMA,
-            "slope": calibration.slope,
+            "slopes": list(calibration.slopes),
             "intercept": calibration.intercept,
             "right": right,
             "note": note,
@@ -130,13 +141,18 @@ def load_calibration(folder: Path) -> Calibration | None:
     held = read_json(path)
     if not isinstance(held, dict) or held.get("schema") != SCHEMA:
         raise InputError(f"{path}: not a calibration; expected the schema {SCHEMA}")
-    numbers = []
-    for name in ("slope", "intercept"):
-        value = held.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not -1e300 < value < 1e300:
-            raise InputError(f"{path}: field '{name}': expected a number, got {value!r}")
-        numbers.append(float(value))
-    return Calibration(*numbers)
+    slopes = held.get("slopes")
+    if not isinstance(slopes, list) or not slopes:
+        raise InputError(f"{path}: field 'slopes': expected a list of numbers, got {slopes!r}")
+    *clues, intercept = (_number(path, name, value) for name, value in [
+        *(("slopes", value) for value in slopes), ("intercept", held.get("intercept"))])  # fmt: skip
+    return Calibration(tuple(clues), intercept)
+
+
+def _number(path: Path, name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -1e300 < value < 1e300:
+        raise InputError(f"{path}: field '{name}': expected a number, got {value!r}")
+    return float(value)
 
 
 def _columns(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:

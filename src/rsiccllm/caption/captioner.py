@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -169,15 +170,16 @@ class Captioner:
         others: Sequence[str] | None = None,
     ) -> Caption:  # fmt: skip
         """A raw answer with its map at the image's `size` (width, height), its confidence, and other candidates."""
-        seen = confidence = None
+        seen = None
         if answer.change_map is not None:
             grid = Image.fromarray(answer.change_map.numpy())
             seen = np.asarray(grid.resize(size, Image.Resampling.BILINEAR)).clip(0, 1)
-        if self.calibration is not None and prompt == PROMPTS["caption"]:
-            confidence = self.calibration.confidence(answer.probability)
         candidates = () if others is None else tuple(dict.fromkeys([answer.text, *filter(None, others)]))
         named = None if answer.fact_maps is None else answer.fact_maps.numpy()
-        return Caption(answer.text, answer.probability, confidence, seen, candidates, named)
+        said = Caption(answer.text, answer.probability, None, seen, candidates, named)
+        if self.calibration is not None and prompt == PROMPTS["caption"]:
+            said = replace(said, confidence=self.calibration.confidence(said.clues))
+        return said
 
 
 def _reads_pairs(architecture: str) -> bool:

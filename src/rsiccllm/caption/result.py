@@ -62,6 +62,26 @@ class Caption:
         wide = np.asarray(share.resize((width, height), PIL.Image.Resampling.BILINEAR))
         return self.change_map * wide.clip(0, 1)
 
+    @property
+    def clues(self) -> tuple[float, ...]:
+        """What speaks for the text, each 0..1: its probability, and from a model with maps the support of its weakest
+        fact and the share of it.
+
+        Support: the highest value of the fact's own map (`map_of`). Share: of all that changed in the map, how much is
+        that fact. Of a text that denies any change both are one minus the map's highest value; of one that names no
+        fact, that value.
+        """
+        if self.change_map is None or self.fact_maps is None:
+            return (self.probability or 0.0,)
+        highest = float(self.change_map.max())
+        support = share = highest if self.changed else 1 - highest
+        for thing, direction in {(fact.object, fact.direction) for fact in self.facts}:
+            seen = self.map_of(thing, direction)
+            assert seen is not None
+            support = min(support, float(seen.max()))
+            share = min(share, float(seen.sum() / (self.change_map.sum() + 1e-3)))
+        return self.probability or 0.0, support, share
+
     @cached_property
     def _parsed(self) -> Parsed:
         return parse(self.caption)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rsiccllm.caption.calibration import Row, write_calibration
+from rsiccllm.caption.calibration import Clued, write_calibration
 from rsiccllm.caption.captioner import Captioner
 from rsiccllm.facts import Fact, parse
 from rsiccllm.pairs import OpenedPair
@@ -29,12 +29,12 @@ def is_right(caption: str, facts: Sequence[Fact], changed: bool) -> bool:
     return bool(said.facts) and all((fact.object, fact.direction) in true for fact in said.facts)
 
 
-def rows(captioner: Captioner, pairs: Iterable[tuple[OpenedPair, Sequence[Fact], bool]]) -> list[Row]:
-    """(raw probability, right or not) of a captioner's captions of pairs with known facts."""
+def rows(captioner: Captioner, pairs: Iterable[tuple[OpenedPair, Sequence[Fact], bool]]) -> list[Clued]:
+    """(clues, right or not) of a captioner's captions of pairs with known facts."""
     known = list(pairs)
     said = captioner.caption_all([pair for pair, _, _ in known])
     return [
-        (float(caption.probability or 0), is_right(caption.caption, facts, changed))
+        (caption.clues, is_right(caption.caption, facts, changed))
         for caption, (_, facts, changed) in zip(track(said, "captioning", len(known)), known, strict=True)
     ]
 
