@@ -1,8 +1,9 @@
-"""A few SFT updates by the Trainer under DDP, and by hand under fully_shard. For `torchrun`; not a test by itself.
+"""Runs by the Trainer, and a few updates by hand under fully_shard. For `torchrun`; not a test by itself.
 
-    torchrun --nproc_per_node 2 distributed.py RECIPE OUT CHECKPOINT...
+    torchrun --nproc_per_node 2 distributed.py OUT CHECKPOINT... RECIPE.yaml...
 
-Writes OUT/NAME.pt for each checkpoint folder NAME. One launch for all: most of its time goes into imports.
+Trains by each recipe, and writes OUT/NAME.pt for each checkpoint folder NAME. One launch for all: most of its time goes
+into imports.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ def shard(model: nn.Module) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    recipe, out, *checkpoints = map(Path, sys.argv[1:])
-    train_sft(load_recipe(recipe, SFTRecipe))  # sets up the processes' group
+    out, *rest = map(Path, sys.argv[1:])
+    checkpoints = [path for path in rest if path.is_dir()]
+    for path in rest:
+        if path.is_file():
+            train_sft(load_recipe(path, SFTRecipe))  # the first sets up the processes' group
     rank, world = dist.get_rank(), dist.get_world_size()
     assert world == 2
     for checkpoint in checkpoints:

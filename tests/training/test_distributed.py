@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +15,29 @@ import pytest
 import torch
 from helpers import sharded_updates
 
+from rsiccllm.errors import InputError
 from rsiccllm.model.vlm import load_model
 from rsiccllm.rsici.build import build_rsici
 from rsiccllm.training.recipe import SFTRecipe
 from rsiccllm.training.sft import train_sft
+from rsiccllm.training.sharding import SHARDS, load_shards, read_weights
+from rsiccllm.training.trainer import NOTE, merge_checkpoint
 
 WORKER = Path(__file__).with_name("distributed.py")
 FAMILIES = ["qwen2_5_vl", "qwen3_vl"]
+
+
+def written(path: Path, settings: dict[str, Any]) -> str:
+    path.write_text("".join(f"{name}: {value}\n" for name, value in settings.items()), encoding="utf-8")
+    return str(path)
+
+
+def halfway(run: Path, copy: Path) -> Path:
+    """A run as it was when half its updates were made."""
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "model")
+    shutil.rmtree(copy / "checkpoints" / "checkpoint-4")
+    return copy
 
 
 def fields(checkpoint: Path, data: Path, out: Path, batch: int, accumulate: int) -> dict[str, Any]:
@@ -36,15 +54,36 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def split(checkpoint: Path, data: Path, out: Path, batch: int) -> dict[str, Any]:
+    """A run of four updates whose model is split over its processes, with a checkpoint after two."""
+    return {**fields(checkpoint, data, out, batch, 1), "fsdp": True, "max_steps": 4, "save_steps": 2}
+
+
 @pytest.fixture(scope="module")
-def two(tiny_checkpoints: dict[str, Path], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one(tiny_checkpoints: dict[str, Path], data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process made of the recipe that splits a model over its processes."""
+    out = tmp_path_factory.mktemp("one") / "whole"
+    train_sft(SFTRecipe.model_validate(split(tiny_checkpoints["qwen2_5_vl"], data, out, 4)))
+    return out
+
+
+@pytest.fixture(scope="module")
+def two(tiny_checkpoints: dict[str, Path], data: Path, one: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes on gloo made."""
     folder = tmp_path_factory.mktemp("two")
-    lines = fields(tiny_checkpoints["qwen2_5_vl"], data, folder / "trainer", 2, 2).items()
-    (folder / "r.yaml").write_text("".join(f"{name}: {value}\n" for name, value in lines), encoding="utf-8")
+    tiny = tiny_checkpoints["qwen2_5_vl"]
+    out = halfway(one, folder / "from_one")
+    recipes = [
+        written(folder / "ddp.yaml", fields(tiny, data, folder / "trainer", 2, 2)),
+        written(folder / "split.yaml", split(tiny, data, folder / "split", 2)),
+        # The recipe's own `out` is the copy's; what it holds was one process's, with twice the batch.
+        written(folder / "from_one.yaml", split(tiny, data, out, 2)),
+    ]
+    note = json.loads((out / NOTE).read_text())
+    (out / NOTE).write_text(json.dumps({**note, "out": str(out)}))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d",
-               "--rdzv-endpoint", "localhost:0", str(WORKER), str(folder / "r.yaml"), str(folder)]  # fmt: skip
-    command += [str(tiny_checkpoints[family]) for family in FAMILIES]
+               "--rdzv-endpoint", "localhost:0", str(WORKER), str(folder)]  # fmt: skip
+    command += [str(tiny_checkpoints[family]) for family in FAMILIES] + recipes
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -80,3 +119,71 @@ def test_fully_shard_over_two_processes_equals_one(tiny_checkpoints: dict[str, P
     assert losses[1] < losses[0]
     for name, weight in model.state_dict().items():
         torch.testing.assert_close(found["weights"][name], weight, atol=1e-4, rtol=0, msg=name)
+
+
+def test_a_split_run_equals_one_process_and_goes_on_with_another_number(
+    tiny_checkpoints: dict[str, Path], data: Path, one: Path, two: Path, tmp_path: Path
+) -> None:
+    """Undisturbed on one and on two; from one to two and from two to one after half the updates."""
+    back = halfway(two / "split", tmp_path / "from_two")
+    note = json.loads((back / NOTE).read_text())
+    assert note["processes"] == 2
+    (back / NOTE).write_text(json.dumps({**note, "out": str(back)}))
+    recipe = split(tiny_checkpoints["qwen2_5_vl"], data, back, 4)
+    with pytest.raises(InputError, match="an update is of 4 pairs, 2 processes, here of 2 pairs, 1 processes"):
+        train_sft(SFTRecipe.model_validate({**recipe, "batch_size": 2}))
+    train_sft(SFTRecipe.model_validate(recipe))
+    losses, weights = outcome(one)
+    assert len(losses) == 4
+    for folder in (two / "split", two / "from_one", back):
+        other_losses, other = outcome(folder)
+        assert other_losses == pytest.approx(losses, abs=1e-4), folder.name
+        for name, value in weights.items():
+            torch.testing.assert_close(other[name], value, atol=1e-4, rtol=0, msg=f"{folder.name}: {name}")
+    # Each process wrote its own half of the weights, and nothing of them is a pickle.
+    parts = sorted((two / "split" / "checkpoints" / "checkpoint-4" / SHARDS).iterdir())
+    assert [part.suffix for part in parts] == [".safetensors"] * 2
+    assert parts[0].stat().st_size == pytest.approx(parts[1].stat().st_size, rel=0.1)
+
+
+def test_a_sharded_checkpoint_is_merged_into_one_model(two: Path, tmp_path: Path) -> None:
+    run = two / "split"
+    merge_checkpoint(run / "checkpoints" / "checkpoint-4", tmp_path / "merged")
+    merged, trained = load_model(tmp_path / "merged"), load_model(run / "model")
+    assert merged.config.provenance == trained.config.provenance
+    for name, value in trained.state_dict().items():
+        assert merged.state_dict()[name].equal(value), name
+    halfway_there = load_model(merge_checkpoint(run / "checkpoints" / "checkpoint-2", tmp_path / "half")).state_dict()
+    assert not halfway_there["lm_head.weight"].equal(trained.state_dict()["lm_head.weight"])
+    for checkpoint, out, told in (
+        (two / "trainer" / "checkpoints" / "checkpoint-2", tmp_path / "x", "of a run with fsdp: true"),
+        (run / "checkpoints" / "checkpoint-4", tmp_path / "merged", "is there already"),
+    ):
+        with pytest.raises(InputError, match=told):
+            merge_checkpoint(checkpoint, out)
+
+
+def test_nothing_but_safetensors_is_read_of_a_sharded_checkpoint(two: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(two / "split", tmp_path / "run")
+    checkpoint = run / "checkpoints" / "checkpoint-4"
+    shards = checkpoint / SHARDS
+    ran = tmp_path / "ran"
+
+    class Hostile:
+        def __reduce__(self) -> Any:
+            return (open, (str(ran), "w"))
+
+    (shards / ".metadata").write_bytes(pickle.dumps(Hostile()))
+    for read in (read_weights, lambda folder: load_shards(folder, torch.nn.Linear(1, 1))):
+        with pytest.raises(InputError, match=r"\.metadata: not safetensors; only these are read"):
+            read(shards)
+    with pytest.raises(InputError, match="not safetensors"):
+        merge_checkpoint(checkpoint, tmp_path / "merged")
+    assert not ran.exists()
+    (shards / ".metadata").unlink()
+    part = min(shards.iterdir())
+    part.write_bytes(part.read_bytes()[:-100])
+    with pytest.raises(InputError, match="is damaged or was edited"):
+        merge_checkpoint(checkpoint, tmp_path / "merged")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_weights(shards)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from rsiccllm.cli.shared import Overrides, RecipePath, fields, quiet
+from rsiccllm.cli.shared import Out, Overrides, RecipePath, fields, quiet
 
 app = typer.Typer(name="train", help="Train a model by a recipe: sft, then dnpo.", no_args_is_help=True)
 
@@ -96,3 +97,22 @@ def train_dnpo_command(
     from rsiccllm.training.dnpo import train_dnpo
 
     print(train_dnpo(settings))
+
+
+@app.command("merge")
+def train_merge_command(
+    checkpoint: Annotated[Path, typer.Argument(help="RUN/checkpoints/checkpoint-N of a run with fsdp: true")], out: Out
+) -> None:
+    """Write one safetensors folder, for from_pretrained, from a sharded checkpoint.
+
+    A finished run has its model in RUN/model already; this is for one on the way, or that was stopped.
+
+    \b
+    Example:
+      rsiccllm train merge runs/levir_7b_full/checkpoints/checkpoint-200 \\
+        --out runs/at_200
+    """
+    quiet()
+    from rsiccllm.training.trainer import merge_checkpoint
+
+    print(merge_checkpoint(checkpoint, out))

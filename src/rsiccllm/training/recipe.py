@@ -114,7 +114,8 @@ class AnswerRecipe(Recipe):
     all weights. use_dora: adapters that learn the length of each weight column apart (DoRA, Liu et al. 2024).
     load_in_4bit: the frozen language model under the adapters held in 4 bits (NF4; needs bitsandbytes); the adapters
     are merged into the 16-bit weights. gradient_checkpointing: activations computed again on the way back, not kept.
-    fsdp: weights, gradients and moments split over the GPUs of `torchrun` (fully_shard), where one cannot hold them.
+    fsdp: weights, gradients and moments split over the processes of `torchrun` (fully_shard), where one GPU cannot hold
+    them; checkpoints are in parts that another number of processes reads (`rsiccllm train merge` makes them one).
     pack_tokens: several pairs share a row up to so many tokens; None gives each a row of its own. share: how answers
     share their prompt (training/packing.py); "mask" for sdpa, "cache" for kernels that take no mask of one's own.
     attention: the kernel; flash_attention_2 needs a CUDA GPU, bf16 and share: cache.
@@ -166,8 +167,8 @@ class AnswerRecipe(Recipe):
         for name in ("use_dora", "load_in_4bit"):
             if getattr(self, name) and self.lora_rank is None:
                 raise ValueError(f"{name}=true needs adapters: set lora_rank")
-        if self.fsdp and (self.ema or self.load_in_4bit or self.validation):
-            raise ValueError("fsdp: goes with neither ema, load_in_4bit nor validation")
+        if self.fsdp and (self.ema or self.load_in_4bit or self.validation or self.feature_cache):
+            raise ValueError("fsdp: goes with neither ema, load_in_4bit, validation nor feature_cache")
         if self.ema and self.validation:
             raise ValueError("ema: goes without validation, whose best weights are what a run leaves behind")
         if self.lora_rank is not None and not self.train_language:
@@ -248,6 +249,8 @@ class DNPORecipe(AnswerRecipe):
     def _reference_is_used(self) -> DNPORecipe:
         if self.kl_on == "samples" and self.kl_weight == 0:
             raise ValueError("kl_on=samples: answers would be drawn for a divergence of weight kl_weight=0")
+        if self.kl_on == "samples" and self.fsdp:
+            raise ValueError("kl_on=samples: processes draw answers of different lengths, which fsdp cannot")
         if self.reference is not None and (self.kl_weight > 0 or not self.stored_reference):
             raise ValueError(
                 "reference: stored log-probabilities serve kl_weight=0 and stored_reference=true alone; the reverse KL "

@@ -7,12 +7,14 @@ import os
 import pickle
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from torch.utils.data import Dataset
 from transformers import (
@@ -26,10 +28,10 @@ from transformers import (
 
 from rsiccllm import __version__
 from rsiccllm.errors import InputError
-from rsiccllm.files import atomic_write, only_run, read_json, write_json
+from rsiccllm.files import atomic_write, describe_validation, only_run, read_json, write_json
 from rsiccllm.model.checkpoint import WHOLE, damaged, mark_whole, resolve_checkpoint, save_model
 from rsiccllm.model.fusion import Fusion
-from rsiccllm.model.processor import PairProcessor
+from rsiccllm.model.processor import PairProcessor, load_processor
 from rsiccllm.model.variants import Variant
 from rsiccllm.model.vlm import load_model
 from rsiccllm.training.bar import TrainingBar
@@ -37,16 +39,20 @@ from rsiccllm.training.ema import Ema
 from rsiccllm.training.features import FeatureCache, TextureCache
 from rsiccllm.training.health import plot_health
 from rsiccllm.training.mix import MixSampler
-from rsiccllm.training.recipe import AnswerRecipe, DifferenceRecipe, Recipe, SFTRecipe
+from rsiccllm.training.recipe import AnswerRecipe, DifferenceRecipe, DNPORecipe, Recipe, SFTRecipe
+from rsiccllm.training.sharding import SHARDS, load_shards, read_weights, save_shards, split, whole_weights
 from rsiccllm.training.validation import Validation
 
 NOTE = "recipe.json"
+SCHEDULE = "scheduler.pt"
 
 
 class _MarkWhole(TrainerCallback):
     """Marks a checkpoint once everything in it is on disk: what a kill left half-written is never resumed from."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if dist.is_initialized():
+            dist.barrier()  # every process has files of its own in it
         if state.is_world_process_zero:
             mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
@@ -91,6 +97,7 @@ class StageTrainer(Trainer):
         self.ema = Ema(recipe.ema) if recipe.ema else None
         self.features: FeatureCache | None = None
         self.parts: dict[str, list[float]] = {}
+        self.sharded = isinstance(recipe, AnswerRecipe) and recipe.fsdp
         self.optimizer: torch.optim.Optimizer | None = None
         super().__init__(
             model=model,
@@ -156,7 +163,9 @@ class StageTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         # The Trainer loads by the names in the file, which for Qwen2.5-VL are the published ones and not the class's:
         # nothing would fit, and nothing would be said. `from_pretrained` renames; adapters have one name only.
-        if _has_adapters(self.model) or self.is_fsdp_enabled:
+        if self.sharded:
+            load_shards(Path(resume_from_checkpoint) / SHARDS, self.model)
+        elif _has_adapters(self.model):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self.model.load_state_dict(load_model(resume_from_checkpoint).state_dict())
@@ -164,6 +173,49 @@ class StageTrainer(Trainer):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         with _written(self.recipe.out):
             super()._save_checkpoint(*args, **kwargs)
+
+    # With fsdp the model is split here and not by accelerate, whose way needs a GPU: what runs is then what is tested
+    # on two processes of a CPU. Such a model takes the Trainer's way for one that came split from `from_pretrained`.
+
+    def _move_model_to_device(self, model: Any, device: torch.device) -> None:
+        if not self.sharded:  # else no device holds it whole: `split` moves the parts
+            super()._move_model_to_device(model, device)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        if self.sharded:
+            split(self.model)
+            if self.args.world_size > 1:
+                self.is_distributed_loading_by_transformers = True
+            else:
+                self.model.to(self.args.device)
+        return super()._prepare_for_training(*args, **kwargs)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self.sharded:
+            super()._save(output_dir, state_dict)
+        else:
+            assert output_dir is not None
+            save_shards(Path(output_dir) / SHARDS, self.model, self._plain_optimizer())
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.is_world_process_zero():
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.sharded or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        optimizer = self._plain_optimizer()
+        load_shards(Path(checkpoint) / SHARDS, self.model, optimizer)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULE, weights_only=True))
+        for group, rate in zip(optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+
+    def _plain_optimizer(self) -> torch.optim.Optimizer:
+        optimizer: Any = self.optimizer
+        return getattr(optimizer, "optimizer", optimizer)  # without accelerate's wrapper
 
     def finish(self) -> None:
         """Between the last update and the writing of the model: the best evaluation's weights, the run's picture."""
@@ -206,7 +258,6 @@ def part_of(name: str) -> str:
 
 def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
     """The Trainer's settings for a recipe. views: ways to see each pair; an epoch is one of them of each."""
-    fsdp = getattr(recipe, "fsdp", False)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(recipe.out / "tensorboard")
     return TrainingArguments(
         output_dir=str(recipe.out / "checkpoints"),
@@ -232,8 +283,6 @@ def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
         dataloader_num_workers=recipe.workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         average_tokens_across_devices=True,
-        fsdp=True if fsdp else None,
-        fsdp_config={"version": 2, "state_dict_type": "SHARDED_STATE_DICT"} if fsdp else None,
         gradient_checkpointing=getattr(recipe, "gradient_checkpointing", False),
         gradient_checkpointing_kwargs={"use_reentrant": False},
     )
@@ -263,7 +312,14 @@ def claim_output(recipe: Recipe) -> bool:
     wanted, note = _settings(recipe), recipe.out / NOTE
     if note.exists():
         held = read_json(note)
-        differs = [name for name in wanted if held.get(name) != wanted[name] and name not in {"workers", "log_steps"}]
+        free = {"workers", "log_steps"}
+        if pairs_an_update(held) == pairs_an_update(wanted):
+            free |= {"batch_size", "accumulate"}  # the same updates, by more or fewer processes
+        elif "processes" in held and held["processes"] != wanted["processes"]:
+            before, now = (f"{pairs_an_update(run)} pairs, {run['processes']} processes" for run in (held, wanted))
+            raise InputError(f"{recipe.out}: an update is of {before}, here of {now}; set batch_size or accumulate")
+        wanted.pop("processes")
+        differs = [name for name in wanted if held.get(name) != wanted[name] and name not in free]
         if differs:
             name = differs[0]
             raise InputError(
@@ -282,7 +338,12 @@ def claim_output(recipe: Recipe) -> bool:
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
-    return dict(json.loads(recipe.model_dump_json()))
+    return {**json.loads(recipe.model_dump_json()), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
+
+
+def pairs_an_update(settings: dict[str, Any]) -> int:
+    """Image pairs that one update learns from, over all processes. settings: as in recipe.json."""
+    return int(settings["batch_size"] * settings["accumulate"] * settings.get("processes", 1))
 
 
 def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
@@ -300,7 +361,7 @@ def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     dataset: Any = trainer.train_dataset
     seen: frozenset[str] = dataset.seen
     if first:
-        write_json(recipe.out / NOTE, _settings(recipe))
+        write_json(recipe.out / NOTE, {**_settings(recipe), "seen": sorted(seen)})
     resume = newest_checkpoint(recipe.out)
     if resume and _is_last(resume):  # the Trainer would make one update more
         trainer._load_from_checkpoint(str(resume))
@@ -319,23 +380,74 @@ def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     trainer.finish()
     folder = recipe.out / "model"
     # Split weights are put together by all processes, before the first one writes.
-    whole = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    whole = whole_weights(trainer.model) if trainer.sharded else None
     if first:
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        model = model if whole else merged(model, recipe)
-        before = getattr(model.config, "provenance", None) or {}  # the base's, where it is one of ours
-        model.config.provenance = {
-            "stage": getattr(recipe, "stage", ""),
-            "base": recipe.model,
-            "data": ", ".join(folder.name for folder in recipe.weights),
-            "split": recipe.split,
-            "seen": sorted({*seen, *before.get("seen", ())}),
-            "rsiccllm": __version__,
-        }
+        if isinstance(recipe, AnswerRecipe) and whole is not None:
+            model = with_weights(recipe, whole)
+        else:
+            model = merged(trainer.accelerator.unwrap_model(trainer.model), recipe)
+        _say_where_from(model, recipe, seen)
         with _written(recipe.out):
-            save_model(model, processor, folder, whole)
+            save_model(model, processor, folder)
     trainer.accelerator.wait_for_everyone()
     return folder
+
+
+def _say_where_from(model: Any, recipe: Recipe, seen: Iterable[str]) -> None:
+    before = getattr(model.config, "provenance", None) or {}  # the base's, where it is one of ours
+    model.config.provenance = {
+        "stage": getattr(recipe, "stage", ""),
+        "base": recipe.model,
+        "data": ", ".join(folder.name for folder in recipe.weights),
+        "split": recipe.split,
+        "seen": sorted({*seen, *before.get("seen", ())}),
+        "rsiccllm": __version__,
+    }
+
+
+def with_weights(recipe: AnswerRecipe, weights: dict[str, Any]) -> Any:
+    """The finished model of a run from what learnt in it. weights: by their names in the model that trained.
+
+    Raises InputError where they are not those of the recipe's model.
+    """
+    variant = recipe.variant if isinstance(recipe, SFTRecipe) else None
+    model = load_to_train(resolve_checkpoint(recipe.model), recipe, variant)
+    learnt = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    if odd := sorted((learnt - weights.keys()) | (weights.keys() - model.state_dict().keys())):
+        raise InputError(f"{recipe.out}: holds other weights than {recipe.model} trains (first: {odd[0]})")
+    try:
+        model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{recipe.out}: holds weights of other shapes than {recipe.model} ({reason})") from None
+    return merged(model, recipe)
+
+
+def merge_checkpoint(checkpoint: Path, out: Path) -> Path:
+    """Write one model folder, as training leaves it behind, from a sharded checkpoint of a run. Returns `out`.
+
+    The run's folder is two above, and says what the checkpoint is of. Raises InputError for anything else, for a
+    checkpoint that is damaged, and where `out` is there already.
+    """
+    note = checkpoint.parent.parent / NOTE
+    if not (checkpoint / SHARDS).is_dir() or not note.is_file():
+        raise InputError(f"{checkpoint}: expected RUN/checkpoints/checkpoint-N of a run with fsdp: true")
+    if out.exists():
+        raise InputError(f"{out}: is there already; choose another --out")
+    if fault := damaged(checkpoint):
+        raise InputError(f"{checkpoint}: {fault}; take another checkpoint")
+    held = read_json(note)
+    kind: type[SFTRecipe | DNPORecipe] = DNPORecipe if held.get("stage") == "dnpo" else SFTRecipe
+    seen, _ = held.pop("seen", []), held.pop("processes", None)
+    try:
+        recipe = kind.model_validate(held)
+    except ValidationError as error:
+        raise InputError(f"{note}: {describe_validation(error)}") from None
+    model = with_weights(recipe, read_weights(checkpoint / SHARDS))
+    _say_where_from(model, recipe, seen)
+    processor = load_processor(resolve_checkpoint(recipe.model), recipe.min_pixels, recipe.max_pixels)
+    save_model(model, processor, out)
+    return out
 
 
 def _is_last(checkpoint: Path) -> bool:
