@@ -32,6 +32,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import Phase, settings
 
 from mutations import Mutation, mutations
 from rows import PACKAGE, add_row, code_digest, digest, read_rows
@@ -96,6 +97,7 @@ def forked(work: Callable[[], int], seconds: float, log: Path) -> int | None:
         status = 99
         try:
             os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             with log.open("w") as handle:
                 os.dup2(handle.fileno(), 1)
                 os.dup2(handle.fileno(), 2)
@@ -124,7 +126,9 @@ def forked(work: Callable[[], int], seconds: float, log: Path) -> int | None:
 
 
 def run_tests(tests: Sequence[str]) -> int:
-    """pytest's exit status."""
+    """pytest's exit status. A property that fails is not made smaller first: that it fails is enough."""
+    settings.register_profile(NAME, phases=[Phase.explicit, Phase.generate], database=None)
+    settings.load_profile(NAME)
     return int(pytest.main([*OPTIONS, *(f"--deselect={name}" for name in SLOW), *tests]))
 
 
@@ -218,6 +222,7 @@ def main() -> None:
     if unknown := [module for module in args.modules if module not in TESTS]:
         parser.error(f"no tests are named for {', '.join(unknown)}; expected some of {', '.join(TESTS)}")
     os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     why, left, sums = explanations(), [], Counter[str]()
     print(f"{'module':<24}{'mutants':>16}{'killed':>8}{'timed out':>11}{'explained':>11}{'survived':>10}")
     for module in args.modules:
