@@ -348,8 +348,11 @@ def test_support_of_several_references() -> None:
 
 
 def test_support_counts_and_places() -> None:
-    known = support(["a hut and grass are added at the top left", "lanes on the roadside are removed"])
+    known = support(
+        ["a hut and grass are added at the top left", "lanes on the roadside are removed", "the pond is removed"]
+    )
     assert known.counts == {
+        ("water", "disappear"): {(1, 1)},
         ("building", "appear"): {(1, 1)},
         ("grass", "appear"): {(0, float("inf"))},
         ("road", "disappear"): {(2, float("inf"))},

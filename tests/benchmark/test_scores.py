@@ -10,6 +10,7 @@ import subprocess
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from rsiccllm.benchmark import scores as scores_module
 from rsiccllm.benchmark.baselines import baselines
 from rsiccllm.benchmark.meteor import MeteorError, fold_perfect, meteor_counts, meteor_of_sums
 from rsiccllm.benchmark.scores import Job, score, score_jobs
-from rsiccllm.benchmark.tokenise import tokenise, vocabulary
+from rsiccllm.benchmark.tokenise import LABELS, Tokenisation, tokenise, vocabulary
 from rsiccllm.errors import InputError
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs Java")
@@ -41,6 +42,8 @@ def test_words_are_lower_case_without_final_full_stop() -> None:
     assert tokenise("") == tokenise(" . ") == []
     assert tokenise("A b.", "character") == ["a", "␣", "b"]
     assert tokenise("A b a.", "ids", vocabulary(["b a c"])) == ["1", "2", "1"]
+    assert LABELS.keys() == set(get_args(Tokenisation))
+    assert [how for how, label in LABELS.items() if "not comparable" in label] == ["character", "ids"]
     with pytest.raises(InputError, match="expected one of word, character, ids"):
         tokenise("a", "letter")  # type: ignore[arg-type]
 
@@ -532,3 +535,7 @@ def test_rouge_packages_differ_and_are_named() -> None:
     made_by = found.to_dict()["rouge"]
     assert "pycocoevalcap, beta 1.2" in made_by["rouge_l"]
     assert "rouge-score, beta 1" in made_by["rouge_1"]
+    assert "rouge-score, beta 1" in made_by["rouge_l_f1"]
+    # Tokens are what a space parts: an accent is a letter, a comma part of its word.
+    letters = score({"x": "été à", "y": "trees,"}, {"x": ["été à"], "y": ["trees"]}, meteor=False)
+    assert letters.segments.rouge[:, 0].tolist() == letters.segments.rouge[:, 2].tolist() == [1, 0]
