@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test package docs embedded lint bench bench-gpu fuzz faults audit clean
+.PHONY: demo test package docs embedded lint bench bench-gpu fuzz faults mutants audit clean
 
 demo: $(READY)
 	$(BIN)/rsiccllm demo
@@ -48,6 +48,10 @@ fuzz: $(READY)
 # Every stage killed, starved and damaged at random moments. As root it mounts a small disk; about an hour.
 faults: $(READY)
 	$(BIN)/python bench/faults/run.py
+
+# Small changes to losses, packing, facts, gates and scores: does a test notice each? A quarter of an hour.
+mutants: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python bench/mutants.py
 
 # Known holes of what constraints.txt pins. Says so where the advisories cannot be reached.
 audit: $(READY)

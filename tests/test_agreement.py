@@ -31,6 +31,14 @@ def test_by_hand() -> None:
     found = agreement(ratings)
     assert found.alpha == pytest.approx(1 - (2 / 8) / (30 / 56))
     assert found.same == 0.75
+    assert str(found) == "Krippendorff's alpha 0.533, 75.0 % equal, 4 items, 2 raters"
+
+
+def test_intervals_count_as_they_are_and_not_as_places_in_order() -> None:
+    # Units (1, 1), (10, 10), (1, 2): observed 1/3; expected over the 15 pairs of 1, 1, 1, 2, 10, 10:
+    # (3 * 1 + 6 * 81 + 2 * 64) / 15 = 617 / 15.
+    found = agreement({"x": {"1": 1, "2": 10, "3": 1}, "y": {"1": 1, "2": 10, "3": 2}}, "interval")
+    assert found.alpha == pytest.approx(1 - 5 / 617)
 
 
 @pytest.mark.parametrize("skill", [0.0, 0.5, 0.8, 1.0])
@@ -55,7 +63,9 @@ def test_simulated_reviewers_of_known_agreement(skill: float, reviewers: int) ->
 
 def test_where_it_is_not_defined() -> None:
     assert agreement({}).alpha is None
-    assert str(agreement({"a": {"1": "x"}, "b": {"2": "x"}})) == "no item has two ratings"
+    alone = agreement({"a": {"1": "x"}, "b": {"2": "x"}})
+    assert (alone.alpha, alone.same, alone.items, alone.raters) == (None, None, 0, 2)
+    assert str(alone) == "no item has two ratings"
     one = agreement({"a": {"1": "x", "2": "y"}, "b": {"1": "x"}, "c": {}})
     assert (one.alpha, one.same, one.items, one.raters) == (None, 1.0, 1, 2)
-    assert "not defined" in str(one)
+    assert str(one) == "Krippendorff's alpha not defined (one value alone), 100.0 % equal, 1 items, 2 raters"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rsiccllm import facts
 from rsiccllm.errors import InputError
-from rsiccllm.facts import Fact, parse, places_agree, quantities_agree, support
+from rsiccllm.facts import Fact, parse, places_agree, quantities_agree, support, verb_kind
 from rsiccllm.words import load_words
 
 
@@ -254,6 +254,35 @@ def test_verbs(caption: str, verb: str) -> None:
     assert only(caption).verb == verb
 
 
+def test_kinds_of_verbs() -> None:
+    kinds = {
+        "build": "come", "appear": "come", "remove": "go", "disappear": "go", "extend": "alter", "rebuild": "alter",
+        "reduce": "reduce",
+    }  # fmt: skip
+    for verb, kind in kinds.items():
+        assert verb_kind(Fact(object="road", direction="appear", verb=verb)) == kind
+    assert verb_kind(Fact(object="road", direction="appear", verb="replace")) == "come"
+    assert verb_kind(Fact(object="road", direction="disappear", verb="replace")) == "go"
+
+
+def test_what_is_rebuilt_is_one_fact_and_what_comes_or_goes_with_it_another() -> None:
+    beside = parse("the dirt track becomes a concrete lane and two cabins")
+    assert [(fact.object, fact.direction, fact.verb) for fact in beside.facts] == [
+        ("road", "appear", "rebuild"),
+        ("building", "appear", "replace"),
+    ]
+    under = parse("the track and the woods become a concrete lane")
+    assert [(fact.object, fact.direction, fact.verb) for fact in under.facts] == [
+        ("road", "appear", "rebuild"),
+        ("tree", "disappear", "replace"),
+    ]
+
+
+def test_without_a_verb_only_what_is_said_to_lie_by_a_road_does() -> None:
+    assert only("a new hut near the forest").place is None
+    assert only("several sheds beside the lane").place == "along_road"
+
+
 def test_a_long_description() -> None:
     text = (
         "Both images show farmland from above. Three large warehouses at the top right corner are removed and can no "
@@ -318,8 +347,25 @@ def test_support_of_several_references() -> None:
     assert not known.supports(fact("building", "appear", "build", place="bottom_left"))
 
 
+def test_support_counts_and_places() -> None:
+    known = support(
+        ["a hut and grass are added at the top left", "lanes on the roadside are removed", "the pond is removed"]
+    )
+    assert known.counts == {
+        ("water", "disappear"): {(1, 1)},
+        ("building", "appear"): {(1, 1)},
+        ("grass", "appear"): {(0, float("inf"))},
+        ("road", "disappear"): {(2, float("inf"))},
+    }
+    assert known.places == {"top_left"}  # beside a road is no place in the image
+    assert support(["it is removed"]).objects == set()
+
+
 def test_places_and_quantities_that_contradict() -> None:
     assert places_agree("top", "top_left")
+    assert places_agree("top_left", "left")
+    assert places_agree("along_road", "left")
+    assert not places_agree("left", "right")
     assert not places_agree("top_left", "top_right")
     assert quantities_agree("several", "two")
     assert not quantities_agree("one", "several")

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 
 from rsiccllm.benchmark.bootstrap import (
+    Interval,
     Part,
+    _coins,
+    _interval,
     bootstrap,
     bootstrap_all,
     holm,
     mean_part,
     paired_difference,
     randomisation_test,
+    ratio_part,
 )
 from rsiccllm.benchmark.fact_scores import f1_of_sums
 from rsiccllm.errors import InputError
@@ -29,6 +33,32 @@ def test_interval_of_a_mean_is_that_of_theory() -> None:
     assert found.high == pytest.approx(values.mean() + half, abs=0.03)
     assert bootstrap(values, draws=2000) == found
     assert bootstrap(values, draws=2000, seed=1) != found
+
+
+def test_the_ends_are_the_percentiles_of_the_draws() -> None:
+    found = _interval(400.0, np.random.default_rng(0).permutation(np.arange(1001.0)))
+    assert found == Interval(400.0, 25.0, 975.0)
+    assert found.half == 475
+    assert _interval(1.0, np.array([np.nan, 2.0, np.nan])) == Interval(1.0, 2.0, 2.0)
+
+
+def test_a_thousand_draws_of_the_same_seed_where_nothing_is_said() -> None:
+    values = np.random.default_rng(5).normal(size=(40, 2))
+    first, second = values.T
+    assert bootstrap(first) == bootstrap(first, draws=1000, seed=0)
+    assert paired_difference(first, second) == paired_difference(first, second, draws=1000, seed=0)
+    assert bootstrap_all({"a": mean_part(first)}) == bootstrap_all({"a": mean_part(first)}, 1000, 0)
+
+
+def test_sums_are_of_double_precision() -> None:
+    small = np.full(3, 0.1, np.float32)
+    assert mean_part(small).parts.dtype == ratio_part(small[:, None], f1_of_sums).parts.dtype == np.float64
+
+
+def test_as_many_coins_are_thrown_as_asked_for() -> None:
+    blocks = list(_coins(3, 1200, 0))
+    assert [block.shape for block in blocks] == [(500, 3), (500, 3), (200, 3)]
+    assert np.unique(np.concatenate(blocks)).tolist() == [0, 1]
 
 
 def test_the_interval_covers_in_95_of_100() -> None:
@@ -101,6 +131,11 @@ def test_ratio_scores_are_tested_on_sums() -> None:
     assert found.p == pytest.approx(1 / 10001)
     with pytest.raises(InputError, match="3 and 2 pairs"):
         randomisation_test(mean_part(np.zeros(3)), mean_part(np.zeros(2)))
+
+
+def test_a_difference_that_is_not_defined_is_not_tested() -> None:
+    nothing = Part(np.zeros((3, 3)), f1_of_sums)
+    assert np.isnan(randomisation_test(nothing, nothing)).all()
 
 
 def test_holm_by_hand() -> None:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import itertools
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsiccllm.benchmark.fact_scores import KINDS, fact_scores
+from rsiccllm.benchmark.fact_scores import (
+    KINDS,
+    change_flag,
+    f1_of_sums,
+    fact_scores,
+    precision_of_sums,
+    recall_of_sums,
+)
 from rsiccllm.facts import Fact, parse
 
 REFERENCES = {
@@ -157,6 +165,25 @@ def test_by_value_by_hand() -> None:
     assert house.gain == pytest.approx(100 * 2 / 3 - 100 * 2 * (1 * 2 / 3) / 3)
     right = sum(value.stated * (value.precision or 0) for value in found.values.values()) / 100
     assert right == found.counts[:, 0].sum()
+
+
+def test_a_value_that_is_never_true_has_no_f1() -> None:
+    found = fact_scores({"a": "a road is built"}, {"a": ["a house is built"]}, {"a": True}).references["object"]
+    road = found.values["road"]
+    assert (road.precision, road.recall, road.f1, road.shuffled, road.gain) == (0, None, None, None, None)
+
+
+@pytest.mark.filterwarnings("error")
+def test_scores_of_sums_by_hand_and_without_a_word_where_they_are_not_defined() -> None:
+    sums = np.array([[1, 2, 4], [1, 1, 1], [0, 0, 3], [0, 3, 0], [0, 0, 0]])  # right, stated, true
+    for statistic, expected in (
+        (precision_of_sums, [50, 100, np.nan, 0, np.nan]),
+        (recall_of_sums, [25, 100, 0, np.nan, np.nan]),
+        (f1_of_sums, [100 / 3, 100, 0, np.nan, np.nan]),
+    ):
+        assert statistic(sums).tolist() == pytest.approx(expected, nan_ok=True)
+    every = change_flag([True, None], [True, True])
+    assert (every.accuracy, every.misses, every.unclear, every.hallucination) == (50, 50, 50, None)
 
 
 def test_a_cheat_that_copies_a_good_caption_is_caught_by_its_gain() -> None:

@@ -10,6 +10,7 @@ import subprocess
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from rsiccllm.benchmark import scores as scores_module
 from rsiccllm.benchmark.baselines import baselines
 from rsiccllm.benchmark.meteor import MeteorError, fold_perfect, meteor_counts, meteor_of_sums
 from rsiccllm.benchmark.scores import Job, score, score_jobs
-from rsiccllm.benchmark.tokenise import tokenise, vocabulary
+from rsiccllm.benchmark.tokenise import LABELS, Tokenisation, tokenise, vocabulary
 from rsiccllm.errors import InputError
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs Java")
@@ -41,6 +42,8 @@ def test_words_are_lower_case_without_final_full_stop() -> None:
     assert tokenise("") == tokenise(" . ") == []
     assert tokenise("A b.", "character") == ["a", "␣", "b"]
     assert tokenise("A b a.", "ids", vocabulary(["b a c"])) == ["1", "2", "1"]
+    assert LABELS.keys() == set(get_args(Tokenisation))
+    assert [how for how, label in LABELS.items() if "not comparable" in label] == ["character", "ids"]
     with pytest.raises(InputError, match="expected one of word, character, ids"):
         tokenise("a", "letter")  # type: ignore[arg-type]
 
@@ -356,6 +359,49 @@ def fake_java(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
+def test_meteor_by_hand() -> None:
+    """The published formula; the program itself is asked in `test_meteor_equals_its_program`, where Java is here."""
+    # "a house is built" against itself: of 4 words 2 are function words, all matched exactly, in one chunk.
+    same = np.array([4, 4, 2, 2, *[2, 2, 2, 2], *[0] * 12, 1, 4, 4], dtype=float)
+    assert meteor_of_sums(same) == pytest.approx(1 - 0.6 * (1 / 4) ** 0.2)
+    assert meteor_of_sums(fold_perfect(same[None])).tolist() == pytest.approx([1])
+    # One exact match of each kind, a stem, a synonym, and a paraphrase of one word by two; 2 chunks.
+    other = np.array([7, 6, 2, 1, *[1, 1, 1, 1], *[1, 1, 0, 0], *[1, 1, 0, 0], *[1, 2, 0, 0], 2, 5, 6], dtype=float)
+    precision = (0.75 * (1 + 0.6 + 0.8 + 0.6) + 0.25 * 1) / (0.75 * 5 + 0.25 * 2)
+    recall = (0.75 * (1 + 0.6 + 0.8 + 2 * 0.6) + 0.25 * 1) / (0.75 * 5 + 0.25 * 1)
+    mean = precision * recall / (0.85 * precision + 0.15 * recall)
+    score = mean * (1 - 0.6 * (2 / 5.5) ** 0.2)
+    assert meteor_of_sums(other) == pytest.approx(score)
+    both = np.stack([same, other])
+    assert meteor_of_sums(both).tolist() == pytest.approx([1 - 0.6 * (1 / 4) ** 0.2, score])
+    assert meteor_of_sums(np.zeros(23)) == 0
+    # Perfect: every word of both is matched, in one chunk. Below the reference has a word more, then the caption.
+    longer, spoken = same.copy(), same.copy()
+    longer[1], spoken[0] = 5, 5
+    twice = same.copy()
+    twice[20] = 2
+    folded = fold_perfect(np.stack([same, longer, spoken, twice]))
+    assert folded[:, 20].tolist() == [0, 1, 1, 2]
+    assert same[20] == 1  # a copy
+
+
+def test_what_meteor_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each distinct caption once, references first; the answers come back in the order of the captions."""
+    count = 'awk \'{ for (i = 0; i < 23; i++) printf "%d ", NR; print "" }\''
+    fake_java(tmp_path, f'echo "$@" > {tmp_path}/asked; tee {tmp_path}/lines | {count}', monkeypatch)
+    captions = ["a  house", "a tree", "a  house", ""]
+    found = meteor_counts(captions, [["a villa", "huts ||| |||| here"], ["woods"], ["a villa", "huts   here"], ["a"]])
+    assert found.tolist() == [[float(row)] * 23 for row in (1, 2, 1, 3)]
+    assert (tmp_path / "lines").read_text().split("\n") == [
+        "SCORE ||| a villa ||| huts here ||| a house",
+        "SCORE ||| woods ||| a tree",
+        "SCORE ||| a ||| ",
+        "",
+    ]
+    assert (tmp_path / "asked").read_text().endswith("meteor-1.5.jar - - -stdio -l en -norm\n")
+    assert meteor_counts([], []).shape == (0, 23)
+
+
 @pytest.mark.parametrize(
     ("script", "message"),
     [
@@ -415,12 +461,16 @@ def test_one_process_scores_several_sets(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(scores_module, "meteor_counts", counts)
     references = {"a": ["a house is built", "a villa"], "b": ["trees are removed"]}
-    jobs = [Job({"b": "trees vanish", "a": "a house"}, references), Job({"a": "", "b": "a"}, references)]
-    first, second = score_jobs(jobs, {"a": False, "b": True}, meteor=True)
+    jobs = [
+        Job({"b": "trees vanish", "a": "a house"}, references),
+        Job({"a": "", "b": "a"}, references),
+        Job({"a": "abc", "b": "abcd"}, references),
+    ]
+    first, second, third = score_jobs(jobs, {"a": False, "b": True}, meteor=True)
     assert len(calls) == 1
-    assert calls[0] == (["a house", "trees vanish", "", "a"], [references["a"], references["b"]] * 2)
+    assert calls[0] == (["a house", "trees vanish", "", "a", "abc", "abcd"], [references["a"], references["b"]] * 3)
     assert first.segments.ids == second.segments.ids == ("a", "b")
-    for found, lengths in ((first, [7, 12]), (second, [0, 1])):
+    for found, lengths in ((first, [7, 12]), (second, [0, 1]), (third, [3, 4])):
         assert found.segments.meteor is not None
         assert found.changed_segments is not None
         assert found.changed_segments.meteor is not None
@@ -452,6 +502,28 @@ def test_every_score_has_an_interval_that_holds_it() -> None:
     for name, interval in found.segments.intervals(draws=200).items():
         assert interval.value == pytest.approx(values[name], abs=1e-9)
         assert interval.low < interval.value < interval.high
+    told = found.segments.intervals(draws=1000, seed=0)
+    assert found.segments.interval_95 == told
+    for name, (low, high) in found.to_dict()["overall"]["interval_95"].items():
+        assert (low, high) == (told[name].low, told[name].high)
+
+
+def test_s_m_by_hand() -> None:
+    references = {"a": ["a house is built on the grass"], "b": ["some trees are removed by a road"]}
+    captions = {"a": "a house is built on the road", "b": "the trees are removed by a road"}
+    without = score(captions, references, meteor=False)
+    row = [7, 7, 3, 3, *[3, 3, 3, 3], *[0] * 12, 1, 6, 6]
+    segments = replace(without.segments, meteor=np.array([row, row], dtype=float))
+    values = segments.values()
+    assert values.meteor == pytest.approx(100 * 3.0 / 3.75 * (1 - 0.6 * (2 / 12) ** 0.2))
+    assert values.bleu_4 > 10
+    expected = (values.bleu_4 + values.meteor + values.rouge_l + values.cider_d) / 4
+    assert values.s_m == pytest.approx(expected)
+    assert values.to_dict()["s_m"] == values.s_m
+    assert segments.parts()["s_m"].value() == pytest.approx(expected)
+    assert "mean_without_meteor" not in segments.parts()
+    three = (values.bleu_4 + values.rouge_l + values.cider_d) / 3
+    assert without.segments.parts()["mean_without_meteor"].value() == pytest.approx(three)
 
 
 def test_rouge_packages_differ_and_are_named() -> None:
@@ -463,3 +535,7 @@ def test_rouge_packages_differ_and_are_named() -> None:
     made_by = found.to_dict()["rouge"]
     assert "pycocoevalcap, beta 1.2" in made_by["rouge_l"]
     assert "rouge-score, beta 1" in made_by["rouge_1"]
+    assert "rouge-score, beta 1" in made_by["rouge_l_f1"]
+    # Tokens are what a space parts: an accent is a letter, a comma part of its word.
+    letters = score({"x": "été à", "y": "trees,"}, {"x": ["été à"], "y": ["trees"]}, meteor=False)
+    assert letters.segments.rouge[:, 0].tolist() == letters.segments.rouge[:, 2].tolist() == [1, 0]

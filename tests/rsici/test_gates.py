@@ -33,7 +33,14 @@ BUILDING = prior(CORNER, known=(Known("building"),), scope="building")
 NEW = prior(CORNER, known=(BUILT,))
 SWAP = prior(CORNER, known=(Known("building", "appear", "replace"), Known("tree", "disappear", "replace")))
 FIVE = prior(*[(22 * i, 4, 22 * i + 12, 16) for i in range(5)], known=(BUILT,))
+FOUR = prior(*[(22 * i, 4, 22 * i + 12, 16) for i in range(4)], known=(BUILT,))
+GROUND = prior(CORNER, known=(BUILT, Known("bareland", "disappear", "replace")))
+LOT = prior(CORNER, known=(BUILT, Known("parking_lot", "appear", "build")))
 EMPTY = prior()
+SOMEWHERE = Prior(
+    64, 64, complete=True, changed=True,
+    known=(Known("building", "appear", "build", "left"), Known("building", "appear", "build")),
+)  # fmt: skip
 EXACT = Prior(
     64, 64, complete=True, changed=True,
     known=(Known("road", "appear", "extend", "left"), Known("tree", "disappear", "remove", "top", 4, float("inf"))),
@@ -51,12 +58,19 @@ PASSES = [
     ("there is no difference", "caption", EMPTY),
     ("the road is widened on the left and many trees at the top are removed", "caption", EXACT),
     ("the road is extended", "caption", EXACT),
+    ("A house was built in the top left corner, and it stands alone there on the ground now.", "describe", SWAP),
+    ("the trees are replaced by a house", "caption", GROUND),
+    ("a house and a parking lot are built", "caption", LOT),
+    ("a house is built on the right", "caption", SOMEWHERE),
+    ("Change of vegetation occurred in the top left.", "kind", ANY),
 ]
 REFUSED = [
     ("a house is built in the bottom right", "caption", ANY, "place"),
     ("A new road was built on the right side, and it was not there in the first image.", "caption", ANY, "place"),
     ("many houses are built in the top left", "caption", ANY, "count"),
     ("one house is built", "caption", FIVE, "count"),
+    ("one house is built", "caption", FOUR, "count"),
+    ("Change of vegetation occurred in the bottom right.", "kind", ANY, "place"),
     ("a house is demolished", "caption", NEW, "direction"),
     ("a lake appears in the top left", "caption", NEW, "object"),
     ("the house gives way to trees", "caption", SWAP, "direction"),
@@ -105,6 +119,28 @@ def test_what_is_refused_and_why(text: str, task: str, known: Prior, reason: str
     found = check(text, task, known)
     assert reason in {item.reason for item in found}, found
     assert all(item.detail for item in found)
+
+
+def test_the_detail_says_what_was_found() -> None:
+    def details(text: str, task: str, known: Prior) -> list[tuple[str, str]]:
+        return [(item.reason, item.detail) for item in check(text, task, known)]
+
+    assert details("a parking lot is built in the top left", "caption", BUILDING) == [
+        ("object", "one parking lot build come top left, known: building"),
+        ("missed", "none of building is named"),
+    ]
+    assert details("a lake appears and a house is demolished", "caption", NEW) == [
+        ("object", "one water appear come, known: building"),
+        ("direction", "one building remove go"),
+    ]
+    assert details("a house is built in the bottom right", "caption", ANY) == [
+        ("place", "building at the bottom right, where nothing changed")
+    ]
+    said = "A vehicle appears on the ground and the scene looks otherwise as it did in the first image of this place."
+    assert details(said, "describe", EXACT) == [
+        ("object", "one vehicle appear come, known: road, tree"),
+        ("missed", "road, tree not named"),
+    ]
 
 
 def test_every_reason_has_a_test_and_words_for_the_teacher() -> None:

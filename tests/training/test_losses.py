@@ -74,9 +74,39 @@ def test_sampled_kl_is_unbiased_in_value_and_gradient() -> None:
         assert row == pytest.approx(wanted, abs=1e-6)
 
 
-def test_reverse_kl_in_chunks_and_against_torch() -> None:
+def test_sampled_kl_credits_a_token_with_what_comes_after_it_alone() -> None:
+    """The last token of an answer has nothing after it: its gradient is that of `reverse_kl`, whatever came before."""
+    policy = torch.tensor([[0, math.log(3)], [0, math.log(7)]], requires_grad=True)
+    sampled_kl(policy, torch.zeros(2, 2), torch.tensor([1, 0]), torch.tensor([0, 0]), 1).sum().backward()
+    second = 1 / 8 * math.log(1 / 4) + 7 / 8 * math.log(7 / 4)
+    first = 0.25 * math.log(0.5) + 0.75 * math.log(1.5)
+    assert policy.grad is not None
+    assert policy.grad[1].tolist() == pytest.approx(
+        [1 / 8 * (math.log(1 / 4) - second), 7 / 8 * (math.log(7 / 4) - second)], abs=1e-6
+    )
+    # The first token, word 1, also gets second * d log p_1 / dz = second * (-1/4, 1/4).
+    assert policy.grad[0].tolist() == pytest.approx(
+        [0.25 * (math.log(0.5) - first) - second / 4, 0.75 * (math.log(1.5) - first) + second / 4], abs=1e-6
+    )
+
+
+def test_work_is_done_where_the_logits_lie() -> None:
+    """Not where tensors are made by default: the logits of a GPU meet nothing of the processor's."""
+    logits, labels = torch.randn(3, 4), torch.tensor([0, 3, 1])
+    answer_of = torch.tensor([0, 0, 1])
+    with torch.device("meta"):
+        found = [
+            answer_log_probs(logits, labels, answer_of, 2),
+            sampled_kl(logits, logits.flip(0), labels, answer_of, 2),
+            softmax_dpo_loss(logits[0], logits[1], torch.tensor([0, 0, 1, 1], device="cpu"), 0.1),
+        ]
+    assert [(values.device.type, len(values)) for values in found] == [("cpu", 2)] * 3
+
+
+@pytest.mark.parametrize(("tokens", "vocab"), [(7, 11), (11, 7)])
+def test_reverse_kl_in_chunks_and_against_torch(tokens: int, vocab: int) -> None:
     torch.manual_seed(0)
-    policy, reference = torch.randn(2, 7, 11).unbind(0)
+    policy, reference = torch.randn(2, tokens, vocab).unbind(0)
     whole = torch.nn.functional.kl_div(
         reference.log_softmax(-1), policy.log_softmax(-1), log_target=True, reduction="none"
     ).sum(-1)
@@ -132,7 +162,7 @@ def test_anchor_by_hand() -> None:
 
 
 def test_entropy_by_hand() -> None:
-    logits = torch.tensor([[0.0, math.log(3)], [5.0, 5.0]])
-    expected = [-(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), math.log(2)]
+    logits = torch.tensor([[0.0, math.log(3)], [5.0, 5.0], [0.0, -1000.0]])
+    expected = [-(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), math.log(2), 0.0]
     for chunk in (1, 2):
         assert entropy(logits, chunk).tolist() == pytest.approx(expected)

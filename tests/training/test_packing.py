@@ -4,17 +4,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from helpers import sample
 from torch.nn.functional import cross_entropy
 
 from rsiccllm.errors import InputError
+from rsiccllm.model.difference import fact_cells, fact_target
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.variants import Variant
 from rsiccllm.model.vlm import load_model
 from rsiccllm.training.losses import answer_log_probs
-from rsiccllm.training.packing import PackingCollator, fill_rows, map_target, packed_mask, prompt_positions
+from rsiccllm.training.packing import (
+    MODEL_FIELDS,
+    PackingCollator,
+    fill_rows,
+    map_target,
+    packed_mask,
+    prompt_positions,
+)
 
 FAMILIES = ["qwen2_5_vl", "qwen3_vl"]
 
@@ -131,12 +140,61 @@ def test_packed_equals_separate_sequences(
             torch.testing.assert_close(gradients[name], weight.grad, atol=1e-4, rtol=1e-3, msg=name)
 
 
+def test_what_the_model_takes_and_what_is_kept_for_the_losses(tiny_checkpoints: dict[str, Path]) -> None:
+    processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
+    kept = {"labels", "answer_of", "row_of", "map_targets", "fact_targets"}
+    masked, cached = (PackingCollator(processor, share=share)([sample(0, 2)]) for share in ("mask", "cache"))
+    assert masked.keys() | cached.keys() == set(MODEL_FIELDS) | kept
+    assert kept <= masked.keys() & cached.keys()
+
+
+def test_preferences_go_with_the_answers(tiny_checkpoints: dict[str, Path]) -> None:
+    processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
+    first = replace(sample(0, 3), kinds=["object", "place"], reference=[-1.0, -2.0, -3.0])
+    second = replace(sample(1, 2), kinds=["verb"], reference=[-4.0, -5.0])
+    batch = PackingCollator(processor)([first, second])
+    assert batch["kinds"] == ["object", "place", "verb"]
+    assert batch["reference_log_probs"].tolist() == [-1, -2, -3, -4, -5]
+    without = PackingCollator(processor)([first, replace(second, kinds=[], reference=None)])
+    assert without["kinds"] == ["object", "place"]
+    assert "reference_log_probs" not in without
+
+
+def test_a_drawn_answer_is_packed_as_the_last(tiny_checkpoints: dict[str, Path]) -> None:
+    processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
+    drawn = processor.encode_answer("a house is built in the corner")[:-1]
+    batch = PackingCollator(processor)([replace(sample(0, 2), drawn=drawn), sample(1, 1)])
+    assert batch["row_of"].tolist() == [0, 0, 0, 1]
+    assert batch["labels"][batch["answer_of"] == 2].tolist() == drawn
+
+
+def test_what_the_map_should_say(tiny_checkpoints: dict[str, Path]) -> None:
+    """Classes of a mask cell by cell where they are known, else the facts, else nothing."""
+    processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
+    plain = sample(0, 1, 84, 56)
+    objects = np.zeros((2, 84, 56), np.uint8)
+    objects[1, :28, :28] = 1
+    facts = [("road", "appear")]
+    samples = [replace(plain, facts=facts, objects=objects), replace(plain, facts=facts, objects=objects * 0)]
+    targets = PackingCollator(processor)([*samples, replace(plain, mask=None)])
+    cells, told, nothing = targets["fact_targets"]
+    assert targets["image_grid_thw"][0].tolist() == [1, 10, 8]  # patches of 14 pixels; a cell of the map is 4 pixels
+    assert cells.equal(fact_cells(torch.from_numpy(objects), 35, 28))
+    assert told.equal(fact_target(facts))
+    assert nothing is None
+    assert [None if one is None else tuple(one.shape) for one in targets["map_targets"]] == [(35, 28), (35, 28), None]
+
+
 def test_too_long_is_an_error_and_nothing_is_cut(tiny_checkpoints: dict[str, Path]) -> None:
     processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
     item = sample(7, 1)
     item.answers = ["house " * 300]
     with pytest.raises(InputError, match=r"sample_7: \d+ tokens .* over max_tokens=100"):
         PackingCollator(processor, max_tokens=100)([item])
+    size = len(PackingCollator(processor)([sample(7, 1)])["input_ids"][0])
+    PackingCollator(processor, max_tokens=size)([sample(7, 1)])
+    with pytest.raises(InputError, match=f"{size} tokens"):
+        PackingCollator(processor, max_tokens=size - 1)([sample(7, 1)])
 
 
 def test_targets_follow_their_images(tiny_checkpoints: dict[str, Path]) -> None:

@@ -53,7 +53,6 @@ def _facts(answer: str, task: str, prior: Prior) -> list[Rejection]:
         ways = {item.direction for item in own}
         if None not in ways and fact.direction not in ways:
             found.append(_no("direction", _name(fact)))
-            continue
     found += _verbs(parsed, prior)
     found += _counts(parsed, prior)
     found += _places(reading, parsed, prior)
