@@ -1,6 +1,6 @@
 """What the model in the package can do on rendered scenes it has not seen, in numbers.
 
-    python bench/embedded.py [--model DIR] [--scenes 400]
+    python bench/embedded.py [--model DIR] [--scenes 400] [--candidates 1]
     python bench/embedded.py --ceiling
 
 Held-out scenes are of another seed than any that training, validation or calibration saw. Swapped dates: of the changed
@@ -29,9 +29,11 @@ SEED = 99
 FIELDS = ("object", "direction", "verb", "quantity", "place")
 
 
-def said_of(captioner: Captioner, pairs: list[OpenedPair], what: str) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+def said_of(
+    captioner: Captioner, pairs: list[OpenedPair], what: str, candidates: int
+) -> tuple[dict[str, str], dict[str, np.ndarray]]:
     """Captions and maps by number."""
-    found = list(track(captioner.caption_all(pairs), what, len(pairs)))
+    found = list(track(captioner.caption_all(pairs, candidates=candidates), what, len(pairs)))
     maps = {str(i): one.change_map for i, one in enumerate(found) if one.change_map is not None}
     return {str(i): one.caption for i, one in enumerate(found)}, maps
 
@@ -67,6 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a checkpoint; by default the model in the package")
     parser.add_argument("--scenes", type=int, default=400)
+    parser.add_argument("--candidates", type=int, default=1, help="answers, of which the map chooses the caption")
     parser.add_argument("--ceiling", action="store_true", help="score the first true caption of each scene instead")
     given = parser.parse_args()
     if given.ceiling:
@@ -75,7 +78,7 @@ def main() -> None:
     captioner = Captioner.load(given.model)
     source = ScenesSource(given.scenes, seed=SEED, size=256)
     pairs = [source.open(pair) for pair in track(source.pairs, "rendering", len(source.pairs))]
-    said, maps = said_of(captioner, pairs, "captioning")
+    said, maps = said_of(captioner, pairs, "captioning", given.candidates)
     names = {str(i): pair for i, pair in enumerate(source.pairs)}
     references = {name: list(pair.captions) for name, pair in names.items()}
     changed = {name: bool(pair.changed) for name, pair in names.items()}
@@ -97,7 +100,10 @@ def main() -> None:
         print("change map: " + ", ".join(f"{name} {i.value:.1f}" for name, i in ground.intervals(200).items()))
     moved = [name for name in names if changed[name]]
     back, _ = said_of(
-        captioner, [OpenedPair(pairs[int(n)].after, pairs[int(n)].before, None) for n in moved], "swapped dates"
+        captioner,
+        [OpenedPair(pairs[int(n)].after, pairs[int(n)].before, None) for n in moved],
+        "swapped dates",
+        given.candidates,
     )
     turned = dict(zip(moved, back.values(), strict=True))
     shares = reversed_share(said, turned, {name: planted[name] for name in moved})

@@ -1,6 +1,6 @@
 """How the captioner does on real pairs, beside hand-made floors that know nothing.
 
-    python bench/real.py DATA [--model DIR] [--held-out] [--page FILE]
+    python bench/real.py DATA [--model DIR] [--held-out] [--candidates 1] [--page FILE]
 
 DATA holds levir_cc, captioned_crops, levir_cd, dsifn, egy_bcd, sztaki and xbd_mexico; bench/real_split.json says which
 pairs are for tuning (the default) and which are scored once a release (--held-out). Captioned pairs score the change
@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", help="a checkpoint; without one the floors alone")
     parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--candidates", type=int, default=1, help="answers, of which the map chooses the caption")
     parser.add_argument("--page", type=Path, help="write the pairs, maps and captions to this HTML file")
     given = parser.parse_args()
     found = cases(given.data, "held_out" if given.held_out else "tuning")
@@ -180,7 +181,7 @@ def main() -> None:
     if given.model:
         captioner = Captioner.load(given.model)
         for case in [*captioned, *masked]:
-            said[case.id] = next(iter(captioner.caption_all([case.pair])))
+            said[case.id] = next(iter(captioner.caption_all([case.pair], candidates=given.candidates)))
     changed = np.array([case.changed for case in captioned])
     flags = {
         "|T|": np.array([plain_map(case.pair).mean() for case in captioned]),

@@ -18,6 +18,7 @@ from rsiccllm.model.generate import (
     image_features,
     left_padded,
     sample_answers,
+    sample_encoded,
     sample_tokens,
 )
 from rsiccllm.model.processor import load_processor
@@ -90,6 +91,27 @@ def test_samples_follow_their_seed_and_not_the_batch(tiny_checkpoints: dict[str,
     alone = sample_tokens(model, processor, questions()[1:], [4], 2, 1.0, 1.0, 8)
     assert both[2:].equal(alone[:, : both.shape[1]])
     assert not both[2].equal(both[3])
+
+
+def test_the_probability_of_a_sample_is_that_of_its_tokens(tiny_checkpoints: dict[str, Path]) -> None:
+    processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
+    model = load_model(tiny_checkpoints["qwen2_5_vl"], "none").eval()
+    model.lm_head.weight = torch.nn.Parameter(0.3 * torch.randn(model.lm_head.weight.shape))
+    images, prompt = questions()[0]
+    encoded = processor.encode_prompt(prompt, images)
+    found = sample_encoded(model, processor, [encoded], [3], 2, 0.7, 0.9, 6)
+    end = processor.tokenizer.eos_token_id
+    for tokens, probability in zip(found.tokens, found.probabilities, strict=True):
+        ids = tokens.tolist()[: tokens.tolist().index(end) + 1] if end in tokens else tokens.tolist()
+        batch = left_padded(processor, [encoded])
+        begin = batch["input_ids"].shape[1]
+        batch["input_ids"] = torch.cat([batch["input_ids"], torch.tensor([ids])], 1)
+        for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0)):
+            batch[name] = torch.cat([batch[name], torch.full((1, len(ids)), value)], 1)
+        with torch.no_grad():
+            chances = model(**batch).logits[0, begin - 1 : -1].double().log_softmax(-1)
+        mean = chances.gather(-1, torch.tensor(ids)[:, None]).mean()
+        assert float(probability) == pytest.approx(float(mean.exp()), rel=1e-4)
 
 
 def test_the_difference_path_can_be_cut(tiny_checkpoints: dict[str, Path]) -> None:

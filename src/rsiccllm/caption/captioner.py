@@ -84,8 +84,9 @@ class Captioner:
 
         before, after: paths, PIL images, numpy or torch arrays (`rsiccllm.caption.images.image_of`), or lists of these.
         long: a paragraph instead of a sentence. candidates: how many answers at most; the others are sampled, those
-        that differ are kept. resize: fit the second image to the first. batch_size: pairs that go through the model at
-        once. seed: of the samples. Raises InputError for images that cannot be used.
+        that differ are kept, and the one that the model's map bears out best is the caption. resize: fit the second
+        image to the first. batch_size: pairs that go through the model at once. seed: of the samples.
+        Raises InputError for images that cannot be used.
         """
         task = "describe" if long else "caption"
         return self._each(before, after, resize, batch_size, PROMPTS[task], LONGEST[task], candidates, seed)
@@ -133,7 +134,7 @@ class Captioner:
             answers = self.answer_encoded(prompts, max_new_tokens)
             sampled = None
             if candidates > 1:
-                sampled = self.sample(prompts, [seed] * len(chunk), candidates - 1, max_new_tokens)
+                sampled = self.draw(prompts, [seed] * len(chunk), candidates - 1, max_new_tokens)
             for row, (pair, answer) in enumerate(zip(chunk, answers, strict=True)):
                 yield self.finish(answer, pair.before.size, prompt, sampled[row] if sampled else None)
 
@@ -161,22 +162,51 @@ class Captioner:
 
         seeds, temperature, top_p: as for `rsiccllm.model.generate.sample_encoded`.
         """
+        drawn = self.draw(prompts, seeds, count, max_new_tokens, temperature, top_p)
+        return [[text for text, _ in row] for row in drawn]
+
+    def draw(
+        self,
+        prompts: Sequence[Encoded],
+        seeds: Sequence[int],
+        count: int,
+        max_new_tokens: int,
+        temperature: float = TEMPERATURE,
+        top_p: float = TOP_P,
+    ) -> list[list[tuple[str, float]]]:
+        """`sample`, each answer with the geometric mean of its tokens' probabilities."""
         with self._turn:
             new = sample_encoded(self.model, self.processor, prompts, seeds, count, temperature, top_p, max_new_tokens)
-        return whole_texts(self.processor, new, count)
+        chances = new.probabilities.view(-1, count).tolist()
+        texts = whole_texts(self.processor, new.tokens, count)
+        return [list(zip(*row, strict=True)) for row in zip(texts, chances, strict=True)]
 
     def finish(
         self, answer: Answer, size: tuple[int, int], prompt: str = PROMPTS["caption"],
-        others: Sequence[str] | None = None,
+        others: Sequence[tuple[str, float]] | None = None,
     ) -> Caption:  # fmt: skip
-        """A raw answer with its map at the image's `size` (width, height), its confidence, and other candidates."""
-        seen = None
-        if answer.change_map is not None:
-            grid = Image.fromarray(answer.change_map.numpy())
-            seen = np.asarray(grid.resize(size, Image.Resampling.BILINEAR)).clip(0, 1)
-        candidates = () if others is None else tuple(dict.fromkeys([answer.text, *filter(None, others)]))
+        """A raw answer with its map at the image's `size` (width, height), its confidence, and other candidates.
+
+        others: further answers to the same question and their probabilities. The one that the model's own map bears out
+        best is then the caption (`rsiccllm.caption.borne_out`); without a map, the answer itself.
+        """
+        drawn = [(answer.text, answer.probability), *((text, chance) for text, chance in others or () if text)]
+        grid = None if answer.change_map is None else answer.change_map.numpy()
         named = None if answer.fact_maps is None else answer.fact_maps.numpy()
-        said = Caption(answer.text, answer.probability, None, seen, candidates, named)
+        first: dict[str, float] = {}
+        for text, chance in drawn:
+            first.setdefault(text, chance)
+        ranked = [Caption(text, chance, None, grid, (), named) for text, chance in first.items()]
+        if len(ranked) > 1 and grid is not None and named is not None:
+            from rsiccllm.caption.borne_out import borne_out  # OpenCV, which one answer need not wait for
+
+            ranked.sort(key=borne_out, reverse=True)
+        seen = None
+        if grid is not None:
+            wide = Image.fromarray(grid).resize(size, Image.Resampling.BILINEAR)
+            seen = np.asarray(wide).clip(0, 1)
+        candidates = () if others is None else tuple(one.caption for one in ranked)
+        said = replace(ranked[0], change_map=seen, candidates=candidates)
         if self.calibration is not None and prompt == PROMPTS["caption"]:
             said = replace(said, confidence=self.calibration.confidence(said.clues))
         return said

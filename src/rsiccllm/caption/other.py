@@ -45,7 +45,7 @@ class OtherCaptioner(Captioner):
         with self._turn, torch.inference_mode():
             return self._generate(prompts, max_new_tokens, do_sample=False, streamer=streamer)
 
-    def sample(
+    def draw(
         self,
         prompts: Sequence[Encoded],
         seeds: Sequence[int],
@@ -53,7 +53,7 @@ class OtherCaptioner(Captioner):
         max_new_tokens: int,
         temperature: float = TEMPERATURE,
         top_p: float = TOP_P,
-    ) -> list[list[str]]:
+    ) -> list[list[tuple[str, float]]]:
         """As Captioner's. A question at a time, so that its samples depend on its seed alone."""
         drawn = []
         for prompt, seed in zip(prompts, seeds, strict=True):
@@ -61,7 +61,7 @@ class OtherCaptioner(Captioner):
                 torch.manual_seed(seed % 2**63)
                 answers = self._generate([prompt], max_new_tokens, do_sample=True, temperature=temperature,
                                          top_p=top_p, top_k=0, num_return_sequences=count)  # fmt: skip
-            drawn.append([answer.text if answer.ended else "" for answer in answers])
+            drawn.append([(answer.text if answer.ended else "", answer.probability) for answer in answers])
         return drawn
 
     def _generate(self, prompts: Sequence[Encoded], max_new_tokens: int, **how: Any) -> list[Answer]:

@@ -39,6 +39,15 @@ class Answer(NamedTuple):
     fact_maps: Tensor | None = None
 
 
+class Sampled(NamedTuple):
+    """Drawn answers. tokens: [answers, tokens], padded after the end. probabilities: [answers], the geometric mean
+    of each one's tokens' under the model itself, whatever temperature and top-p they were drawn with.
+    """
+
+    tokens: Tensor
+    probabilities: Tensor
+
+
 def left_padded(processor: PairProcessor, prompts: Sequence[Encoded]) -> Encoded:
     """Encoded prompts as one batch for generation, padded on the left so that every answer starts at one place."""
     length = max(len(prompt["input_ids"]) for prompt in prompts)
@@ -208,9 +217,8 @@ def sample_answers(
     a right one that looks wrong.
     """
     prompts = encode_all(processor, questions)
-    return whole_texts(
-        processor, sample_encoded(model, processor, prompts, seeds, count, temperature, top_p, max_new_tokens), count
-    )
+    new = sample_encoded(model, processor, prompts, seeds, count, temperature, top_p, max_new_tokens)
+    return whole_texts(processor, new.tokens, count)
 
 
 def whole_texts(processor: PairProcessor, new: Tensor, count: int) -> list[list[str]]:
@@ -233,7 +241,7 @@ def sample_tokens(
 ) -> Tensor:
     """Tokens of `count` sampled answers to each question: `sample_encoded` of what the questions are as tokens."""
     prompts = encode_all(processor, questions)
-    return sample_encoded(model, processor, prompts, seeds, count, temperature, top_p, max_new_tokens)
+    return sample_encoded(model, processor, prompts, seeds, count, temperature, top_p, max_new_tokens).tokens
 
 
 @torch.inference_mode()
@@ -246,8 +254,8 @@ def sample_encoded(
     temperature: float,
     top_p: float,
     max_new_tokens: int,
-) -> Tensor:
-    """Tokens of `count` sampled answers to each question. Returns [questions * count, tokens], padded after the end.
+) -> Sampled:
+    """`count` sampled answers to each question, [questions * count] of them.
 
     Images and prompts go through the model once; what it remembers of them (the key-value cache) is then repeated for
     the samples. seeds: one a question; its samples depend on it and not on the rest of the batch, so a run that goes on
@@ -268,11 +276,16 @@ def sample_encoded(
     end, pad = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
     done = torch.zeros(len(mask), dtype=torch.bool, device=model.device)
     new: list[Tensor] = []
+    total = torch.zeros(len(mask), device=model.device)  # log probability of each answer so far
+    count_of = torch.zeros_like(total)
     for step in range(max_new_tokens):
+        plain = logits.log_softmax(-1)
         for warper in warpers:
             logits = warper(None, logits)
         token = draw_tokens(logits.softmax(-1), draws[:, step]).masked_fill(done, pad)
         new.append(token)
+        total += plain.gather(-1, token[:, None]).squeeze(-1).masked_fill(done, 0)
+        count_of += ~done
         done |= token == end
         if done.all() or step == max_new_tokens - 1:
             break
@@ -285,7 +298,7 @@ def sample_encoded(
             use_cache=True,
         )
         logits = output.logits[:, -1].float()
-    return torch.stack(new, 1)
+    return Sampled(torch.stack(new, 1), (total / count_of).exp())
 
 
 def draw_tokens(chances: Tensor, draws: Tensor) -> Tensor:
