@@ -103,7 +103,7 @@ def train_dnpo_command(
 def train_merge_command(
     checkpoint: Annotated[Path, typer.Argument(help="RUN/checkpoints/checkpoint-N of a run with fsdp: true")], out: Out
 ) -> None:
-    """Write one safetensors folder, for from_pretrained, from a sharded checkpoint.
+    """Make one safetensors folder of a sharded checkpoint.
 
     A finished run has its model in RUN/model already; this is for one on the way, or that was stopped.
 
