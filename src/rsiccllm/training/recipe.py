@@ -36,6 +36,7 @@ class Recipe(BaseModel):
     feature_cache: a folder that keeps what a frozen tower says of each image, up to feature_cache_gb; later epochs and
     runs read it.
     workers: processes that prepare batches beside the training process.
+    process_timeout: seconds that the processes of `torchrun` wait for one another, after which the run ends.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,6 +67,7 @@ class Recipe(BaseModel):
     feature_cache: Path | None = None
     feature_cache_gb: float = Field(20.0, gt=0)
     workers: int = Field(0, ge=0, le=64)
+    process_timeout: int = Field(1800, ge=1)
 
     @property
     def weights(self) -> dict[Path, float]:

@@ -6,9 +6,11 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +260,9 @@ def part_of(name: str) -> str:
 
 def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
     """The Trainer's settings for a recipe. views: ways to see each pair; an epoch is one of them of each."""
+    if not torch.cuda.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized():
+        # Here, because transformers hands ddp_timeout on for GPUs alone.
+        dist.init_process_group("gloo", timeout=timedelta(seconds=recipe.process_timeout))
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(recipe.out / "tensorboard")
     return TrainingArguments(
         output_dir=str(recipe.out / "checkpoints"),
@@ -281,6 +286,7 @@ def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=recipe.workers,
+        ddp_timeout=recipe.process_timeout,
         dataloader_pin_memory=torch.cuda.is_available(),
         average_tokens_across_devices=True,
         gradient_checkpointing=getattr(recipe, "gradient_checkpointing", False),
@@ -312,7 +318,7 @@ def claim_output(recipe: Recipe) -> bool:
     wanted, note = _settings(recipe), recipe.out / NOTE
     if note.exists():
         held = read_json(note)
-        free = {"workers", "log_steps"}
+        free = {"workers", "log_steps", "process_timeout"}
         if pairs_an_update(held) == pairs_an_update(wanted):
             free |= {"batch_size", "accumulate"}  # the same updates, by more or fewer processes
         elif "processes" in held and held["processes"] != wanted["processes"]:
@@ -349,11 +355,47 @@ def pairs_an_update(settings: dict[str, Any]) -> int:
 def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     """Train from the newest whole checkpoint, then write `out/model` in one rename. Returns that folder.
 
-    From here on `out` is this recipe's. Raises InputError on a full disk, where the whole checkpoints stay, and where
-    another process trains into `out`.
+    From here on `out` is this recipe's. Raises InputError on a full disk, where the whole checkpoints stay, where
+    another process trains into `out`, and where one of the processes that train together is gone.
     """
-    with only_run(trainer.recipe.out) if trainer.is_world_process_zero() else nullcontext():
+    alone = trainer.args.world_size == 1
+    claimed = only_run(trainer.recipe.out) if trainer.is_world_process_zero() else nullcontext()
+    with claimed, nullcontext() if alone else ends_together(trainer.recipe):
         return _train_and_save(trainer, processor)
+
+
+@contextmanager
+def ends_together(recipe: Recipe) -> Iterator[None]:
+    """One line where another process of the run ends or hangs, and not the traceback of whatever waited for it.
+
+    `torchrun` ends the processes that are left with SIGTERM, so that is told too.
+    """
+
+    def told() -> InputError:
+        kept = [path.parent.name.split("-")[1] for path in (recipe.out / "checkpoints").glob(f"checkpoint-*/{WHOLE}")]
+        at = f"from update {max(map(int, kept))}" if kept else "from the start: no checkpoint was written yet"
+        return InputError(
+            f"{recipe.out}: stopped, because another process of this run ended, or did not answer within "
+            f"{recipe.process_timeout} s; started again, it goes on {at}"
+        )
+
+    def end(number: int, frame: object) -> None:
+        raise told()
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_lost(error):
+            raise
+        raise told() from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Whether an error is of the processes' talk with one another (NCCL's have a class, gloo's name it)."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
 
 
 def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
@@ -464,6 +506,8 @@ def _written(out: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
+        if _is_lost(error):
+            raise
         for folder in (out / "checkpoints").glob("checkpoint-*"):
             if not (folder / WHOLE).exists():
                 shutil.rmtree(folder, ignore_errors=True)
