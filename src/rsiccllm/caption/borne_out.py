@@ -1,7 +1,7 @@
 """Of several answers about one pair, the one that the model's own map bears out best.
 
-The map knows where a thing happened better than the words do: over 240 rendered scenes the middle of a fact's map lay
-in the ninth of the image that was planted for 118 of 119 places; half of the captions named none, and some a wrong one.
+The map knows where a thing happened better than the words do: many captions name no place and some a wrong one, where
+the middle of a fact's map is in the right ninth of the image. `bench/embedded.py --candidates` measures the gain.
 """
 
 from __future__ import annotations
