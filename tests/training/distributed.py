@@ -2,8 +2,8 @@
 
     torchrun --nproc_per_node 2 distributed.py OUT CHECKPOINT... RECIPE.yaml...
 
-Trains by each recipe, and writes OUT/NAME.pt for each checkpoint folder NAME. One launch for all: most of its time goes
-into imports.
+Trains by each recipe (DNPO where its name begins so), and writes OUT/NAME.pt for each checkpoint folder NAME. One
+launch for all: most of its time goes into imports.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from helpers import sharded_updates
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 
-from rsiccllm.training.recipe import SFTRecipe, load_recipe
+from rsiccllm.training.dnpo import train_dnpo
+from rsiccllm.training.recipe import DNPORecipe, SFTRecipe, load_recipe
 from rsiccllm.training.sft import train_sft
 
 
@@ -34,7 +35,10 @@ if __name__ == "__main__":
     checkpoints = [path for path in rest if path.is_dir()]
     for path in rest:
         if path.is_file():
-            train_sft(load_recipe(path, SFTRecipe))  # the first sets up the processes' group
+            if path.name.startswith("dnpo"):
+                train_dnpo(load_recipe(path, DNPORecipe))
+            else:
+                train_sft(load_recipe(path, SFTRecipe))  # the first sets up the processes' group
     rank, world = dist.get_rank(), dist.get_world_size()
     assert world == 2
     for checkpoint in checkpoints:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from rsiccllm.files import CHECKSUMS
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
+from rsiccllm.records import PREFERENCES
 from rsiccllm.training.packing import PackingCollator, Sample
 
 
@@ -58,3 +62,15 @@ def sharded_updates(
         optimizer.zero_grad()
         losses.append(loss.detach())
     return torch.stack(losses), model
+
+
+def uneven(preferences: Path, out: Path) -> Path:
+    """A copy of a folder of preferences in which every first pair has one rejected answer, every second has two, ..."""
+    shutil.copytree(preferences, out)
+    rows = [json.loads(line) for line in (out / PREFERENCES).read_text(encoding="utf-8").splitlines()]
+    for number, row in enumerate(rows):
+        row["rejected"] = row["rejected"][: 1 + number % 3]
+    assert len({len(row["rejected"]) for row in rows}) == 3
+    (out / PREFERENCES).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (out / CHECKSUMS).unlink()
+    return out

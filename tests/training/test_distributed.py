@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import sharded_updates
+from helpers import sharded_updates, uneven
 
 from rsiccllm.errors import InputError
 from rsiccllm.model.vlm import load_model
 from rsiccllm.rsici.build import build_rsici
-from rsiccllm.training.recipe import SFTRecipe
+from rsiccllm.rsicp.build import build_rsicp
+from rsiccllm.training.dnpo import train_dnpo
+from rsiccllm.training.recipe import DNPORecipe, SFTRecipe
 from rsiccllm.training.sft import train_sft
 from rsiccllm.training.sharding import SHARDS, load_shards, read_weights
 from rsiccllm.training.trainer import NOTE, merge_checkpoint
@@ -54,6 +56,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def preferences(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One, two and three rejected answers a pair, so that no process has as many as another."""
+    folder = tmp_path_factory.mktemp("preferences")
+    build_rsicp(data, folder / "rsicp", variant="paper")
+    return uneven(folder / "rsicp", folder / "uneven")
+
+
+def preference_fields(checkpoint: Path, preferences: Path, out: Path, batch: int, accumulate: int) -> dict[str, Any]:
+    """Every term that a preference loss can have, each a mean over something else."""
+    return {**fields(checkpoint, preferences, out, batch, accumulate), "variant": "anchored", "kl_weight": 0.5,
+            "sft_weight": 0.5}  # fmt: skip
+
+
 def split(checkpoint: Path, data: Path, out: Path, batch: int) -> dict[str, Any]:
     """A run of four updates whose model is split over its processes, with a checkpoint after two."""
     return {**fields(checkpoint, data, out, batch, 1), "fsdp": True, "max_steps": 4, "save_steps": 2}
@@ -68,7 +84,13 @@ def one(tiny_checkpoints: dict[str, Path], data: Path, tmp_path_factory: pytest.
 
 
 @pytest.fixture(scope="module")
-def two(tiny_checkpoints: dict[str, Path], data: Path, one: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two(
+    tiny_checkpoints: dict[str, Path],
+    data: Path,
+    preferences: Path,
+    one: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """What two processes on gloo made."""
     folder = tmp_path_factory.mktemp("two")
     tiny = tiny_checkpoints["qwen2_5_vl"]
@@ -78,6 +100,11 @@ def two(tiny_checkpoints: dict[str, Path], data: Path, one: Path, tmp_path_facto
         written(folder / "split.yaml", split(tiny, data, folder / "split", 2)),
         # The recipe's own `out` is the copy's; what it holds was one process's, with twice the batch.
         written(folder / "from_one.yaml", split(tiny, data, out, 2)),
+        written(folder / "dnpo.yaml", preference_fields(tiny, preferences, folder / "dnpo", 1, 2)),
+        written(
+            folder / "dnpo_split.yaml",
+            {**preference_fields(tiny, preferences, folder / "dnpo_split", 2, 1), "fsdp": True},
+        ),
     ]
     note = json.loads((out / NOTE).read_text())
     (out / NOTE).write_text(json.dumps({**note, "out": str(out)}))
@@ -109,6 +136,24 @@ def test_two_processes_and_accumulation_equal_one_step(
         assert other_losses == pytest.approx(losses, abs=1e-4), folder.name
         for weight, value in weights.items():
             torch.testing.assert_close(other[weight], value, atol=1e-4, rtol=0, msg=f"{folder.name}: {weight}")
+
+
+def test_two_processes_learn_the_same_preferences_as_one(
+    tiny_checkpoints: dict[str, Path], preferences: Path, two: Path, tmp_path: Path
+) -> None:
+    """4 pairs an update: on one process; on two under DDP with two accumulation steps; on two, the model split."""
+    recipe = preference_fields(tiny_checkpoints["qwen2_5_vl"], preferences, tmp_path / "whole", 4, 1)
+    train_dnpo(DNPORecipe.model_validate(recipe))
+    losses, weights = outcome(tmp_path / "whole")
+    logged = json.loads((tmp_path / "whole" / "log.jsonl").read_text(encoding="utf-8").splitlines()[1])
+    for folder in (two / "dnpo", two / "dnpo_split"):
+        other_losses, other = outcome(folder)
+        assert other_losses == pytest.approx(losses, abs=1e-4), folder.name
+        for weight, value in weights.items():
+            torch.testing.assert_close(other[weight], value, atol=1e-4, rtol=0, msg=f"{folder.name}: {weight}")
+        second = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[1])
+        for name in ("margin", "reverse_kl", "log_prob_chosen", "reward_accuracy"):
+            assert second[name] == pytest.approx(logged[name], abs=1e-4), name
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -6,7 +6,7 @@ learnt here does not depend on words, so a pair can be turned, mirrored and its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from rsiccllm.training.crops import Crops
 from rsiccllm.training.data import PairDataset, fill_dataset
 from rsiccllm.training.packing import Sample, sample_fact_target, sample_map_target
 from rsiccllm.training.recipe import DifferenceRecipe
-from rsiccllm.training.trainer import StageTrainer, claim_output, difference_settings, train_and_save
+from rsiccllm.training.trainer import StageTrainer, claim_output, difference_settings, known, train_and_save
 from rsiccllm.training.views import Views
 
 
@@ -48,16 +48,23 @@ class DifferenceTrainer(StageTrainer):
 
     recipe: DifferenceRecipe
 
+    def counts(self, batch: Mapping[str, Any]) -> list[int]:
+        """Pairs with a mask, pairs whose facts are known."""
+        return [known(batch["map_targets"]), known(batch["fact_targets"])]
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The mean loss over the pairs of one batch."""
+        """The mean loss over the pairs of one batch, so scaled that processes and accumulated batches add up."""
         inputs = dict(inputs)
+        own = self.counts(inputs)
+        share = self.shares(own, num_items_in_batch)
         masks, facts = inputs.pop("map_targets"), inputs.pop("fact_targets")
         output = model(**inputs)
         seen, told = map_loss(output.maps, masks), fact_loss(output.maps, output.facts, masks, facts)
-        self.note(map_loss=seen, fact_loss=told)
-        loss = self.recipe.map_weight * seen + self.recipe.fact_weight * told
+        self.note(own[0], map_loss=seen)
+        self.note(own[1], fact_loss=told)
+        loss = share[0] * self.recipe.map_weight * seen + share[1] * self.recipe.fact_weight * told
         return (loss, output) if return_outputs else loss
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,14 @@ from rsiccllm.training.trainer import (
 )
 from rsiccllm.training.validation import Validation, evaluating, validation_records
 
+BY_ROW = frozenset({"softmax", "ours"})
+"""Variants that compare a row's chosen answer with all its rejected at once."""
+
+
+def chosen_answers(row_of: Tensor) -> Tensor:
+    """The first answer of each row, which is the chosen one. row_of: [answers], ascending. Returns [rows]."""
+    return torch.searchsorted(row_of.contiguous(), row_of.unique())
+
 
 def chosen_and_rejected(row_of: Tensor) -> tuple[Tensor, Tensor]:
     """Answer indices of each comparison, the first answer of a row against each later one.
@@ -53,8 +62,11 @@ def chosen_and_rejected(row_of: Tensor) -> tuple[Tensor, Tensor]:
     return first[compared], rejected[compared]
 
 
-def preference_loss(recipe: DNPORecipe, ratio: Tensor, lengths: Tensor, row_of: Tensor) -> Tensor:
-    """The recipe's preference loss: a mean over comparisons, or over rows where all rejected of a row count at once.
+def preference_losses(
+    recipe: DNPORecipe, ratio: Tensor, lengths: Tensor, row_of: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The recipe's preference loss: a mean over comparisons, or over rows where all rejected of a row count at once;
+    and the anchored term, a mean over rows, where the recipe has one.
 
     ratio: [answers], log pi_theta(y|x) - log pi_ref(y|x). lengths: [answers] tokens. row_of: [answers], ascending.
     """
@@ -63,14 +75,13 @@ def preference_loss(recipe: DNPORecipe, ratio: Tensor, lengths: Tensor, row_of: 
     if variant == "length-normalised":
         ratio = ratio / lengths
     if variant == "positive":
-        return dpop_loss(ratio[chosen], ratio[rejected], beta, recipe.positive_weight).mean()
-    if variant in {"softmax", "ours"}:
+        return dpop_loss(ratio[chosen], ratio[rejected], beta, recipe.positive_weight).mean(), None
+    if variant in BY_ROW:
         loss = softmax_dpo_loss(ratio[chosen], ratio[rejected], row_of[rejected], beta).mean()
     else:
         loss = dpo_loss(ratio[chosen], ratio[rejected], beta).mean()
-    if variant in {"anchored", "ours"}:
-        loss = loss + anchor_loss(ratio[chosen.unique()], beta, recipe.anchor_margin).mean()
-    return loss
+    anchored = variant in {"anchored", "ours"}
+    return loss, anchor_loss(ratio[chosen_answers(row_of)], beta, recipe.anchor_margin).mean() if anchored else None
 
 
 class DNPOTrainer(StageTrainer):
@@ -103,11 +114,30 @@ class DNPOTrainer(StageTrainer):
             with adapters_off(unwrapped):
                 return unwrapped(**inputs).logits
 
+    def counts(self, batch: Mapping[str, Any]) -> list[int]:
+        """Comparisons (rows, where a row's rejected count at once), rows, items of the divergence, chosen tokens.
+
+        The divergence's items are answer tokens, or the answers that are drawn, one a row.
+        """
+        if "samples" in batch:
+            assert self.packing is not None
+            encode = self.packing.processor.encode_answer
+            rows = drawn = len(batch["samples"])
+            answers = sum(len(sample.answers) for sample in batch["samples"])
+            chosen = sum(len(encode(sample.answers[0])) for sample in batch["samples"])
+        else:
+            first = chosen_answers(batch["row_of"])
+            rows, answers, drawn = len(first), len(batch["row_of"]), len(batch["labels"])
+            chosen = int(torch.isin(batch["answer_of"], first).sum())
+        return [rows if self.recipe.variant in BY_ROW else answers - rows, rows, drawn, chosen]
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The recipe's preference loss, plus `kl_weight` times the mean reverse KL, plus `sft_weight` times the chosen
-        answers' cross-entropy a token."""
+        answers' cross-entropy a token; so scaled that accumulated steps and processes add up to the global means."""
+        own = self.counts(inputs)
+        share = self.shares(own, num_items_in_batch)
         inputs = self._drawn(model, inputs["samples"]) if "samples" in inputs else dict(inputs)
         for name in ("map_targets", "fact_targets"):
             inputs.pop(name)
@@ -122,42 +152,46 @@ class DNPOTrainer(StageTrainer):
         if stored is None:
             logits = self._reference_logits(model, inputs)
             stored = answer_log_probs(logits, labels, answer_of, count)
-        divergence, token_kl = None, None
+        divergence = None
         if logits is not None and self.recipe.kl_on == "samples":
             drawn = row_of != torch.cat([row_of[1:], row_of.new_tensor([-1])])  # the last answer of each row
             at = drawn[answer_of]
-            own = (drawn.cumsum(0) - 1)[answer_of[at]]
-            divergence = sampled_kl(output.logits[at], logits[at], labels[at], own, int(drawn.sum()))
-            token_kl = divergence.detach().sum() / at.sum()
+            of_drawn = (drawn.cumsum(0) - 1)[answer_of[at]]
+            divergence = sampled_kl(output.logits[at], logits[at], labels[at], of_drawn, int(drawn.sum()))
+            self.note(int(at.sum()), reverse_kl=divergence.sum() / at.sum())
             policy, stored, lengths, row_of = (value[~drawn] for value in (policy, stored, lengths, row_of))
         elif logits is not None:
             divergence = reverse_kl(output.logits, logits)
-            token_kl = divergence.mean()
+            self.note(own[2], reverse_kl=divergence.mean())
         ratio = policy - stored
-        preference = loss = preference_loss(self.recipe, ratio, lengths, row_of)
+        preference, anchored = preference_losses(self.recipe, ratio, lengths, row_of)
+        self.note(own[0], preference_loss=preference)
+        loss = share[0] * preference
+        if anchored is not None:
+            self.note(own[1], anchor_loss=anchored)
+            loss = loss + share[1] * anchored
         if divergence is not None:
-            loss = loss + self.recipe.kl_weight * divergence.mean()
-        chosen, rejected = chosen_and_rejected(row_of)
+            loss = loss + share[2] * self.recipe.kl_weight * divergence.mean()
         if self.recipe.sft_weight:
-            first = chosen.unique()
-            loss = loss - self.recipe.sft_weight * policy[first].sum() / lengths[first].sum()
+            first = chosen_answers(row_of)
+            loss = loss - share[3] * self.recipe.sft_weight * policy[first].sum() / lengths[first].sum()
         with torch.no_grad():
-            self._note_health(preference, policy, ratio, lengths, chosen, rejected, kinds)
-            if token_kl is not None:
-                self.note(reverse_kl=token_kl)
+            self._note_health(policy, ratio, lengths, row_of, kinds)
             if (self.state.global_step + 1) % self.recipe.log_steps == 0:  # a pass over the vocabulary: not every time
-                self.note(entropy=entropy(output.logits).mean())
+                self.note(len(labels), entropy=entropy(output.logits).mean())
         return (loss, output) if return_outputs else loss
 
     def _drawn(self, model: Any, samples: Sequence[Sample]) -> dict[str, Any]:
         """The packed batch, with one answer of the policy's own as the last of each row.
 
-        Seeds come from torch's generator, whose state a checkpoint holds: a run that goes on draws the same.
+        The seed of each goes by the run's seed, the update and the sample: a run that goes on draws the same, and so
+        does one of more processes.
         """
         assert self.packing is not None
         processor = self.packing.processor
         questions = [(sample.images, sample.prompt) for sample in samples]
-        seeds = torch.randint(2**31, (len(samples),)).tolist()
+        at = f"{self.recipe.seed} {self.state.global_step}"
+        seeds = [zlib.crc32(f"{at} {sample.id}".encode()) for sample in samples]
         with evaluating(self.accelerator.unwrap_model(model)) as plain, self.accelerator.autocast():
             tokens = sample_tokens(plain, processor, questions, seeds, 1, 1.0, 1.0, self.recipe.max_new_tokens)
         end = processor.tokenizer.eos_token_id
@@ -165,30 +199,23 @@ class DNPOTrainer(StageTrainer):
         packed = self.packing([replace(sample, drawn=row) for sample, row in zip(samples, rows, strict=True)])
         return dict(self._prepare_inputs(packed))
 
-    def _note_health(
-        self,
-        preference: Tensor,
-        policy: Tensor,
-        ratio: Tensor,
-        lengths: Tensor,
-        chosen: Tensor,
-        rejected: Tensor,
-        kinds: list[str],
-    ) -> None:
+    def _note_health(self, policy: Tensor, ratio: Tensor, lengths: Tensor, row_of: Tensor, kinds: list[str]) -> None:
         reward, mean = self.recipe.beta * ratio, policy / lengths
+        chosen, rejected = chosen_and_rejected(row_of)
         right = (reward[chosen] > reward[rejected]).float()
+        first = chosen_answers(row_of)
         self.note(
-            preference_loss=preference,
+            len(rejected),
             reward_chosen=reward[chosen].mean(),
             reward_rejected=reward[rejected].mean(),
             margin=(reward[chosen] - reward[rejected]).mean(),
             reward_accuracy=right.mean(),
-            log_prob_chosen=mean[chosen.unique()].mean(),
             log_prob_rejected=mean[rejected].mean(),
         )
+        self.note(len(first), log_prob_chosen=mean[first].mean())
         for kind in dict.fromkeys(kinds):
             own = torch.tensor([other == kind for other in kinds], device=right.device)
-            self.note(**{f"accuracy_{kind}": right[own].mean()})
+            self.note(int(own.sum()), **{f"accuracy_{kind}": right[own].mean()})
 
 
 def unpacked(samples: Sequence[Sample]) -> dict[str, Sequence[Sample]]:

@@ -11,7 +11,7 @@ from rsiccllm.files import atomic_write
 from rsiccllm.training.validation import read_evaluations
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("loss", ("loss", "answer_loss", "map_loss", "fact_loss", "preference_loss")),
+    ("loss", ("loss", "answer_loss", "map_loss", "fact_loss", "preference_loss", "anchor_loss")),
     ("reward (beta x log-ratio)", ("reward_chosen", "reward_rejected", "margin")),
     ("share of rejected under the chosen, by kind", ("accuracy_",)),
     ("nats a token", ("reverse_kl", "entropy")),

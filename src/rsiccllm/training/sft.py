@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rsiccllm.training.recipe import SFTRecipe
 from rsiccllm.training.trainer import (
     StageTrainer,
     claim_output,
+    known,
     load_to_train,
     train_and_save,
 )
@@ -31,32 +33,29 @@ class SFTTrainer(StageTrainer):
 
     recipe: SFTRecipe
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # The batch's `labels` are answer tokens already shifted; their global count is what the loss is divided by.
-        self.model_accepts_loss_kwargs = True
-        self._loss_shifts_labels = False
+    def counts(self, batch: Mapping[str, Any]) -> list[int]:
+        """Answer tokens, pairs with a mask, pairs whose facts are known."""
+        return [len(batch["labels"]), known(batch["map_targets"]), known(batch["fact_targets"])]
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The loss of one packed batch, so scaled that accumulated steps and processes add up to the global mean."""
         inputs = dict(inputs)
+        own = self.counts(inputs)
+        share = self.shares(own, num_items_in_batch)
         labels, masks, facts = (inputs.pop(name) for name in ("labels", "map_targets", "fact_targets"))
         for name in ("answer_of", "row_of"):
             inputs.pop(name)
         output = model(**inputs)
-        total = cross_entropy(output.logits.float(), labels, reduction="sum")
-        count = labels.numel() if num_items_in_batch is None else num_items_in_batch
-        loss = total / count
-        if num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes
-        self.note(answer_loss=total / labels.numel())
+        answers = cross_entropy(output.logits.float(), labels)
+        self.note(own[0], answer_loss=answers)
+        loss = share[0] * answers
         if output.maps is not None:
             seen, told = map_loss(output.maps, masks), fact_loss(output.maps, output.facts, masks, facts)
-            self.note(map_loss=seen, fact_loss=told)
-            share = 1.0 if num_items_in_batch is None else 1.0 / self.args.gradient_accumulation_steps
-            loss = loss + share * (self.recipe.map_weight * seen + self.recipe.fact_weight * told)
+            self.note(own[1], map_loss=seen)
+            self.note(own[2], fact_loss=told)
+            loss = loss + share[1] * self.recipe.map_weight * seen + share[2] * self.recipe.fact_weight * told
         return (loss, output) if return_outputs else loss
 
 

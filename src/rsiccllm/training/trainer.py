@@ -8,7 +8,7 @@ import pickle
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -98,7 +98,7 @@ class StageTrainer(Trainer):
         self.validation = validation
         self.ema = Ema(recipe.ema) if recipe.ema else None
         self.features: FeatureCache | None = None
-        self.parts: dict[str, list[float]] = {}
+        self.parts: dict[str, list[tuple[float, float]]] = {}
         self.sharded = isinstance(recipe, AnswerRecipe) and recipe.fsdp
         self.optimizer: torch.optim.Optimizer | None = None
         super().__init__(
@@ -116,6 +116,7 @@ class StageTrainer(Trainer):
             **kwargs,
         )
         keep_texture(self.model, recipe)
+        self.model_accepts_loss_kwargs = True  # `compute_loss` normalises by itself
         self.remove_callback(PrinterCallback)  # TrainingBar shows the same without filling standard output
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
@@ -226,17 +227,55 @@ class StageTrainer(Trainer):
         if self.is_world_process_zero():
             plot_health(self.recipe.out)
 
-    def note(self, **parts: torch.Tensor) -> None:
-        """Remember parts of the loss until the next log line, where their means appear."""
+    def counts(self, batch: Mapping[str, Any]) -> list[int]:
+        """How many items each mean in the loss of a batch is taken over: answer tokens, pairs that have a mask, ..."""
+        raise NotImplementedError
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
+        """The counts of one update: over the batches accumulated for it, and over all processes."""
+        if not batch_samples:
+            return None
+        counts = torch.tensor([self.counts(batch) for batch in batch_samples], device=device).sum(0)
+        every: torch.Tensor = self.accelerator.gather(counts[None])
+        return every.sum(0)
+
+    def shares(self, own: Sequence[int], every: torch.Tensor | None) -> list[float]:
+        """What each mean over a batch's own items weighs in its loss, so that the update is that of the means over all
+        items: of every accumulated batch (their gradients add up) and every process (these are averaged).
+
+        own: `counts` of the batch. every: those of the update, None outside of training (then 1).
+        """
+        if every is None:
+            return [1.0] * len(own)
+        processes = self.accelerator.num_processes
+        return [processes * mine / max(total, 1) for mine, total in zip(own, every.tolist(), strict=True)]
+
+    def note(self, count: float = 1, **parts: torch.Tensor) -> None:
+        """Remember parts of the loss until the next log line, where their means appear.
+
+        count: how many items each is a mean over.
+        """
         for name, value in parts.items():
-            self.parts.setdefault(name, []).append(float(value.detach()))
+            self.parts.setdefault(name, []).append((float(value.detach()), count))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the Trainer's own figures and the means of the noted parts."""
-        for name, values in self.parts.items():
-            logs[name] = sum(values) / len(values)
+        """Log the Trainer's own figures and the means of the noted parts, over all processes."""
+        noted = [self.parts]
+        if dist.is_initialized():
+            noted = [{} for _ in range(dist.get_world_size())]
+            dist.all_gather_object(noted, self.parts)
+        for name in dict.fromkeys(name for parts in noted for name in parts):
+            values = [value for parts in noted for value in parts.get(name, [])]
+            items = sum(count for _, count in values)
+            if items:
+                logs[name] = sum(mean * count for mean, count in values if count) / items
         self.parts.clear()
         super().log(logs, start_time)
+
+
+def known(targets: Sequence[torch.Tensor | None]) -> int:
+    """How many pairs of a batch have a target."""
+    return sum(target is not None for target in targets)
 
 
 def keep_texture(model: Any, recipe: Recipe) -> None:
