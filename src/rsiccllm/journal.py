@@ -37,6 +37,26 @@ def _checksum(line: dict[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(line, sort_keys=True, separators=(',', ':')).encode('ascii')):08x}"
 
 
+def read_journal(path: Path) -> Iterator[dict[str, Any]]:
+    """Every object in a journal, in the order of writing; another process may be writing to it.
+
+    A last line that is not ended yet is left out. Raises InputError naming the line that is no object of ours.
+    """
+    with path.open("rb") as handle:
+        for number, line in enumerate(iter(lambda: handle.readline(MAX_LINE + 1), b""), start=1):
+            if len(line) <= MAX_LINE and not line.endswith(b"\n"):
+                return
+            try:
+                value = json.loads(line) if len(line) <= MAX_LINE else None
+            except (ValueError, RecursionError):
+                value = None
+            plain = unseal(value) if isinstance(value, dict) else None
+            if plain is None:
+                what = "not as it was written" if isinstance(value, dict) else "not a JSON object"
+                raise InputError(f"{path}:{number}: {what}; the file was edited or damaged")
+            yield plain
+
+
 class Journal:
     """Append-only JSON Lines under an exclusive lock.
 
@@ -83,17 +103,7 @@ class Journal:
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Every object, in the order of writing. Raises InputError naming the line that is none."""
-        with self.path.open("rb") as handle:
-            for number, line in enumerate(iter(lambda: handle.readline(MAX_LINE + 1), b""), start=1):
-                try:
-                    value = json.loads(line) if len(line) <= MAX_LINE else None
-                except (ValueError, RecursionError):
-                    value = None
-                plain = unseal(value) if isinstance(value, dict) else None
-                if plain is None:
-                    what = "not as it was written" if isinstance(value, dict) else "not a JSON object"
-                    raise InputError(f"{self.path}:{number}: {what}; the file was edited or damaged")
-                yield plain
+        return read_journal(self.path)
 
     def append(self, line: dict[str, Any]) -> None:
         """Write one object. Safe from several threads. Raises InputError where the disk takes no more."""

@@ -64,6 +64,10 @@ def preferences(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return uneven(folder / "rsicp", folder / "uneven")
 
 
+STORED = {"kl_weight": 0.0}
+"""With no divergence all that is needed of the reference is one number an answer."""
+
+
 def preference_fields(checkpoint: Path, preferences: Path, out: Path, batch: int, accumulate: int) -> dict[str, Any]:
     """Every term that a preference loss can have, each a mean over something else."""
     return {**fields(checkpoint, preferences, out, batch, accumulate), "variant": "anchored", "kl_weight": 0.5,
@@ -103,7 +107,7 @@ def two(
         written(folder / "dnpo.yaml", preference_fields(tiny, preferences, folder / "dnpo", 1, 2)),
         written(
             folder / "dnpo_split.yaml",
-            {**preference_fields(tiny, preferences, folder / "dnpo_split", 2, 1), "fsdp": True},
+            {**preference_fields(tiny, preferences, folder / "dnpo_split", 2, 1), "fsdp": True, **STORED},
         ),
     ]
     note = json.loads((out / NOTE).read_text())
@@ -138,22 +142,36 @@ def test_two_processes_and_accumulation_equal_one_step(
             torch.testing.assert_close(other[weight], value, atol=1e-4, rtol=0, msg=f"{folder.name}: {weight}")
 
 
+@pytest.mark.parametrize("name", ["dnpo", "dnpo_split"])
 def test_two_processes_learn_the_same_preferences_as_one(
-    tiny_checkpoints: dict[str, Path], preferences: Path, two: Path, tmp_path: Path
+    tiny_checkpoints: dict[str, Path], preferences: Path, two: Path, tmp_path: Path, name: str
 ) -> None:
-    """4 pairs an update: on one process; on two under DDP with two accumulation steps; on two, the model split."""
+    """4 pairs an update, beside one process: under DDP with two accumulation steps and the KL; and the model split, the
+    reference's log-probabilities computed by both and stored."""
     recipe = preference_fields(tiny_checkpoints["qwen2_5_vl"], preferences, tmp_path / "whole", 4, 1)
-    train_dnpo(DNPORecipe.model_validate(recipe))
+    train_dnpo(DNPORecipe.model_validate({**recipe, **(STORED if name == "dnpo_split" else {})}))
     losses, weights = outcome(tmp_path / "whole")
-    logged = json.loads((tmp_path / "whole" / "log.jsonl").read_text(encoding="utf-8").splitlines()[1])
-    for folder in (two / "dnpo", two / "dnpo_split"):
-        other_losses, other = outcome(folder)
-        assert other_losses == pytest.approx(losses, abs=1e-4), folder.name
-        for weight, value in weights.items():
-            torch.testing.assert_close(other[weight], value, atol=1e-4, rtol=0, msg=f"{folder.name}: {weight}")
-        second = json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[1])
-        for name in ("margin", "reverse_kl", "log_prob_chosen", "reward_accuracy"):
-            assert second[name] == pytest.approx(logged[name], abs=1e-4), name
+    other_losses, other = outcome(two / name)
+    assert other_losses == pytest.approx(losses, abs=1e-4)
+    for weight, value in weights.items():
+        torch.testing.assert_close(other[weight], value, atol=1e-4, rtol=0, msg=weight)
+    second, expected = (
+        json.loads((folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[1])
+        for folder in (two / name, tmp_path / "whole")
+    )
+    for figure in ("margin", "log_prob_chosen", "reward_accuracy", *(["reverse_kl"] if name == "dnpo" else [])):
+        assert second[figure] == pytest.approx(expected[figure], abs=1e-4), figure
+    if name == "dnpo_split":
+        found, alone = (stored_rows(folder) for folder in (two / name, tmp_path / "whole"))
+        assert list(found) == list(alone)
+        for record, values in found.items():
+            assert values == pytest.approx(alone[record], abs=1e-4)
+        assert not list((two / name).glob(".reference*")), "the processes' journals are removed"
+
+
+def stored_rows(out: Path) -> dict[str, list[float]]:
+    lines = (out / "reference.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["id"]: row["log_probs"] for row in map(json.loads, lines[1:])}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

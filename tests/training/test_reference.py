@@ -84,6 +84,7 @@ def test_it_goes_on_after_a_stop_and_is_read_in_any_batching(
     assert not (tmp_path / "out" / "reference.jsonl").exists(), "whole or not at all"
     found = stored_reference(recipe, str(checkpoint), model, dataset, collator, cpu)
     assert calls == 1 + -(-len(dataset) // 4), "the first batch is not computed again"
+    assert not list((tmp_path / "out").glob(".reference*"))
     assert list(found) == [record.id for record in dataset.records]
     for index in (0, len(dataset) - 1):
         alone = batch_log_probs(model, collator([dataset[index]]), cpu, False)

@@ -281,6 +281,5 @@ def train_dnpo(recipe: DNPORecipe) -> Path:
         reference=reference, packing=collator if drawing else None,
     )  # fmt: skip
     if stores_reference(recipe):
-        with trainer.accelerator.main_process_first():
-            dataset.reference = stored_reference(recipe, checkpoint, model, dataset, collator, trainer.args.device)
+        dataset.reference = stored_reference(recipe, checkpoint, model, dataset, collator, trainer.args.device)
     return train_and_save(trainer, processor)

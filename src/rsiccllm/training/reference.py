@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write, read_text
-from rsiccllm.journal import Journal
+from rsiccllm.journal import Journal, read_journal
 from rsiccllm.model.checkpoint import weights_digest
 from rsiccllm.progress import track
 from rsiccllm.training.data import PairDataset
@@ -109,52 +111,82 @@ def stored_reference(
 ) -> dict[str, list[float]]:
     """Read the recipe's reference file, or compute it first: with `model` before its first update, adapters off.
 
-    Stopped, it goes on where it was (in a journal beside the file). Raises InputError as `read_reference` does.
+    All processes of a run call it, and each computes its share. Stopped, it goes on where it was (in journals beside
+    the file, one a process), also with another number of processes. Raises InputError as `read_reference` does.
     """
     path = recipe.reference or recipe.out / "reference.jsonl"
     wanted = header_of(recipe, checkpoint, dataset)
     if not path.exists():
-        _compute(path, wanted, recipe, model, dataset, collator, device)
+        rank, processes = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        identifiers = [record.id for record in dataset.records]
+        known = _read_parts(path, wanted)
+        if processes > 1:
+            dist.barrier()  # all have read what there is before the first writes more, or has it all and removes it
+        left = [index for index in range(rank, len(dataset), processes) if identifiers[index] not in known]
+        _compute(_part(path, rank), wanted, left, recipe, model, dataset, collator, device)
+        if rank == 0:
+            _join(path, wanted, identifiers)
+        # Not a barrier: others may have more to do than a barrier waits for. One that dies ends the run by torchrun.
+        while not path.exists():
+            time.sleep(0.2)
     return read_reference(path, wanted, checkpoint)
 
 
+def _part(path: Path, name: object) -> Path:
+    return path.with_name(f".{path.name}.part{name}")
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(_part(path, "*").name))
+
+
+def _read_parts(path: Path, wanted: dict[str, Any]) -> dict[str, list[float]]:
+    """Log-probabilities by record id, of all that the processes have written. Their journals may be growing."""
+    found: dict[str, list[float]] = {}
+    for part in _parts(path):
+        lines = list(read_journal(part))
+        if lines and lines[0] != wanted:
+            raise InputError(f"{part}: is of another run; remove it")
+        found |= {line["id"]: line["log_probs"] for line in lines[1:]}
+    return found
+
+
 def _compute(
-    path: Path,
+    part: Path,
     wanted: dict[str, Any],
+    left: list[int],
     recipe: DNPORecipe,
     model: Any,
     dataset: PairDataset,
     collator: PackingCollator,
     device: torch.device,
 ) -> None:
-    journal = Journal(path.with_name(f".{path.name}.part"), sync_every=5, sealed=True)
-    try:
-        lines = list(journal.read())
-        if lines and lines[0] != wanted:
-            raise InputError(f"{journal.path}: is of another run; remove it")
-        if not lines:
+    """Append the log-probabilities of the rows `left` to a journal."""
+    batches = DataLoader(Subset(dataset, left), recipe.batch_size, collate_fn=collator, num_workers=recipe.workers)
+    model.to(device).eval()
+    with closing(Journal(part, sync_every=5, sealed=True)) as journal:
+        if not any(journal.read()):
             journal.append(wanted)
-        known = {line["id"]: line["log_probs"] for line in lines[1:]}
-        identifiers = [record.id for record in dataset.records]
-        left = [index for index, identifier in enumerate(identifiers) if identifier not in known]
-        batches = DataLoader(Subset(dataset, left), recipe.batch_size, collate_fn=collator, num_workers=recipe.workers)
-        model.to(device).eval()
         done = iter(left)
         for batch in track(batches, "reference", -(-len(left) // recipe.batch_size)):
             log_probs = batch_log_probs(model, batch, device, recipe.bf16).tolist()
             row_of = batch["row_of"].tolist()
             for row in range(max(row_of) + 1):
                 own = [value for value, at in zip(log_probs, row_of, strict=True) if at == row]
-                line = {"id": identifiers[next(done)], "log_probs": own}
-                journal.append(line)
-                known[line["id"]] = own
-        rows = [json.dumps({"id": identifier, "log_probs": known[identifier]}) for identifier in identifiers]
-        with atomic_write(path) as handle:
-            handle.write(json.dumps({**wanted, "sha256": _digest(rows)}) + "\n")
-            handle.writelines(row + "\n" for row in rows)
-    finally:
-        journal.close()
-    journal.path.unlink()
+                journal.append({"id": dataset.records[next(done)].id, "log_probs": own})
+
+
+def _join(path: Path, wanted: dict[str, Any], identifiers: list[str]) -> None:
+    """Write the file once all processes have computed their share, and remove their journals."""
+    while len(known := _read_parts(path, wanted)) < len(identifiers):
+        time.sleep(1)
+    rows = [json.dumps({"id": identifier, "log_probs": known[identifier]}) for identifier in identifiers]
+    parts = _parts(path)
+    with atomic_write(path) as handle:
+        handle.write(json.dumps({**wanted, "sha256": _digest(rows)}) + "\n")
+        handle.writelines(row + "\n" for row in rows)
+    for part in parts:
+        part.unlink()
 
 
 @torch.no_grad()
