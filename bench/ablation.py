@@ -28,6 +28,7 @@ from rsiccllm.benchmark.probes import Case, case_of, light, shift
 from rsiccllm.benchmark.scores import score
 from rsiccllm.caption.captioner import Captioner
 from rsiccllm.demo.base import new_model, train_base
+from rsiccllm.model.precision import fast_bf16
 from rsiccllm.rsici.build import BuildSettings, build_rsici
 from rsiccllm.rsici.tasks import TaskSettings
 from rsiccllm.sources import open_source
@@ -90,12 +91,12 @@ def run(work: Path, arm: str, pairs: int, seed: int, steps: int, cases: list[Cas
         start = train_difference(
             DifferenceRecipe(
                 model=str(start), data=data, out=out / "map", max_steps=MAP_STEPS, batch_size=16, learning_rate=2e-3,
-                bf16=True, workers=1, seed=seed, save_steps=200,
+                bf16=fast_bf16(), workers=1, seed=seed, save_steps=200,
             )
         )  # fmt: skip
     recipe = SFTRecipe(
         model=str(start), data=data, out=out / "sft", max_steps=steps, batch_size=BATCH, learning_rate=1e-3,
-        difference_learning_rate=2e-3, fact_weight=1.0, train_vision=False, bf16=True, workers=1, seed=seed,
+        difference_learning_rate=2e-3, fact_weight=1.0, train_vision=False, bf16=fast_bf16(), workers=1, seed=seed,
         save_steps=200, variant="ours" if arm.startswith("ours") else arm,
         feature_cache=work / "features",  # one frozen tower for all
     )  # fmt: skip

@@ -25,6 +25,7 @@ from matplotlib import pyplot
 
 from rows import RESULTS, add_row, code_digest, digest, read_rows
 from rsiccllm.model.checkpoint import weights_digest
+from rsiccllm.model.precision import fast_bf16
 from rsiccllm.records import PREFERENCES
 from rsiccllm.training.dnpo import train_dnpo
 from rsiccllm.training.recipe import DNPORecipe
@@ -53,7 +54,7 @@ def run(work: Path, demo: Path, preferences: Path, settings: dict[str, Any]) -> 
     steps = settings["steps"]
     recipe = DNPORecipe(
         model=str(demo / "sft"), data=preferences, out=work / digest(settings), max_steps=steps, batch_size=BATCH,
-        learning_rate=settings["rate"], max_rejected=REJECTED, train_vision=False, bf16=True, workers=1,
+        learning_rate=settings["rate"], max_rejected=REJECTED, train_vision=False, bf16=fast_bf16(), workers=1,
         seed=settings["seed"], log_steps=5, save_steps=100, validation=demo / "rsici", validation_pairs=PAIRS,
         eval_steps=max(1, steps // 8), patience=None, **ARMS[settings["arm"]],
     )  # fmt: skip

@@ -37,6 +37,7 @@ from rsiccllm.caption.captioner import Captioner
 from rsiccllm.files import read_json, read_jsonl
 from rsiccllm.keywords import similarity
 from rsiccllm.model.checkpoint import weights_digest
+from rsiccllm.model.precision import fast_bf16
 from rsiccllm.records import PREFERENCES, Preference
 from rsiccllm.rsicp.build import build_rsicp
 from rsiccllm.rsicp.sample import SAMPLES
@@ -99,7 +100,7 @@ def run(work: Path, demo: Path, settings: dict[str, Any]) -> tuple[Path, list[di
     out = work / f"{arm.replace(', ', '_').replace(' ', '_')}_{seed}_{steps}"
     common: dict[str, Any] = {
         "model": str(demo / "sft"), "out": out, "max_steps": steps, "batch_size": BATCH, "learning_rate": RATE,
-        "train_vision": False, "bf16": True, "workers": 1, "seed": seed, "save_steps": steps,
+        "train_vision": False, "bf16": fast_bf16(), "workers": 1, "seed": seed, "save_steps": steps,
     }  # fmt: skip
     if arm == "more sft":
         return train_sft(SFTRecipe(data=demo / "rsici", fact_weight=1.0, **common)), [], 0

@@ -33,8 +33,8 @@ EVERY = 997
 FILES = ("changes.geojson", "changes.gpkg", "change.tif", "summary.json", "tiles.jsonl")
 
 
-def write_pair(folder: Path, side: int) -> tuple[Path, Path]:
-    """Two COGs of side x side pixels of half a metre."""
+def write_pair(folder: Path, side: int, every: int = EVERY) -> tuple[Path, Path]:
+    """Two COGs of side x side pixels of half a metre. every: how many blocks there are to one that changes; 0: none."""
     source = open_source("scenes:60,seed=5,size=256")
     pairs = [source.open(pair) for pair in source.pairs if pair.changed][:8]
     blocks = [[np.asarray(image).transpose(2, 0, 1) for image in (pair.before, pair.after)] for pair in pairs]
@@ -48,7 +48,7 @@ def write_pair(folder: Path, side: int) -> tuple[Path, Path]:
             for left in range(0, side, BLOCK):
                 size = min(BLOCK, side - left), min(BLOCK, side - top)
                 before, after = blocks[number % len(blocks)]
-                here = after if number % EVERY == 5 else np.clip(before * 0.95 + 6, 0, 255).astype(np.uint8)
+                here = after if every and number % every == 5 else np.clip(before * 0.95 + 6, 0, 255).astype(np.uint8)
                 window = Window(left, top, *size)
                 first.write(before[:, : size[1], : size[0]], window=window)
                 second.write(here[:, : size[1], : size[0]], window=window)

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from rsiccllm.files import inside, read_jsonl
 from rsiccllm.model.checkpoint import save_model
+from rsiccllm.model.precision import fast_bf16
 from rsiccllm.model.processor import build_tiny_processor, load_processor
 from rsiccllm.model.tiny import build_tiny_model
 from rsiccllm.model.vlm import load_model
@@ -71,7 +72,7 @@ def train_base(random: Path, data: Path, out: Path, steps: int, easy: bool = Tru
     """Teach the random model to caption single scenes. Returns the base checkpoint."""
     recipe = SFTRecipe(
         model=str(random), data=data, out=out, variant="none", max_steps=steps, batch_size=32, learning_rate=1e-3,
-        bf16=True, save_steps=50, fact_weight=0,
+        bf16=fast_bf16(), save_steps=50, fact_weight=0,
     )  # fmt: skip
     if claim_output(recipe):
         return out / "model"

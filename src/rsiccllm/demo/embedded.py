@@ -17,6 +17,7 @@ from rsiccllm.caption.captioner import EMBEDDED
 from rsiccllm.demo.base import new_model, train_base
 from rsiccllm.demo.calibrate import calibrate
 from rsiccllm.model.checkpoint import save_model
+from rsiccllm.model.precision import fast_bf16
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.rsici.build import BuildSettings, build_rsici
@@ -48,14 +49,15 @@ def train_embedded(out: Path, scenes: str = SCENES, base: int = 120, difference:
     train_difference(
         DifferenceRecipe(
             model=str(out / "base"), data=data, out=out / "difference", max_steps=difference, batch_size=16,
-            learning_rate=2e-3, crop=112, nuisance=1.0, bf16=True, workers=1, ema=0.999, log_steps=50, save_steps=500,
+            learning_rate=2e-3, crop=112, nuisance=1.0, bf16=fast_bf16(), workers=1, ema=0.999, log_steps=50,
+            save_steps=500,
         )
     )  # fmt: skip
     return train_sft(
         SFTRecipe(
             model=str(out / "difference"), data=data, out=out / "sft", max_steps=sft, batch_size=8, learning_rate=1e-3,
-            difference_learning_rate=1e-4, fact_weight=1.0, turns=True, nuisance=1.0, train_vision=False, bf16=True,
-            workers=1, log_steps=20, save_steps=250,
+            difference_learning_rate=1e-4, fact_weight=1.0, turns=True, nuisance=1.0, train_vision=False,
+            bf16=fast_bf16(), workers=1, log_steps=20, save_steps=250,
         )
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from rsiccllm.benchmark.run import run_score
 from rsiccllm.demo.base import new_model, train_base
 from rsiccllm.demo.report import write_report
 from rsiccllm.files import write_json
+from rsiccllm.model.precision import fast_bf16
 from rsiccllm.rsici.build import BuildSettings, build_rsici
 from rsiccllm.rsici.tasks import TaskSettings
 from rsiccllm.rsicp.build import build_rsicp
@@ -74,7 +75,7 @@ def run_demo(out: Path, quick: bool = False) -> Path:
         max_steps=size.difference,
         batch_size=16,
         learning_rate=2e-3,
-        bf16=True,
+        bf16=fast_bf16(),
         workers=1,
         log_steps=50,
         save_steps=100,
@@ -89,7 +90,7 @@ def run_demo(out: Path, quick: bool = False) -> Path:
         difference_learning_rate=2e-3,
         fact_weight=1.0,
         train_vision=False,
-        bf16=True,
+        bf16=fast_bf16(),
         workers=1,
         save_steps=100,
     )
@@ -105,7 +106,7 @@ def run_demo(out: Path, quick: bool = False) -> Path:
         eval_steps=15,
         best_by="fact_f1",
         train_vision=False,
-        bf16=True,
+        bf16=fast_bf16(),
         workers=1,
         save_steps=50,
     )

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from rsiccllm.errors import InputError
 from rsiccllm.files import PlainLoader, describe_validation, parse_yaml, read_text
@@ -17,6 +17,14 @@ from rsiccllm.model.variants import Variant
 from rsiccllm.shipped import recipe_path
 
 PreferenceLoss = Literal["paper", "softmax", "positive", "anchored", "length-normalised", "ours"]
+
+
+def _where_fast(value: object) -> object:
+    if value != "auto":
+        return value
+    from rsiccllm.model.precision import fast_bf16  # torch takes seconds to import, and few recipes ask
+
+    return fast_bf16()
 
 
 class Recipe(BaseModel):
@@ -29,7 +37,8 @@ class Recipe(BaseModel):
     max_steps: updates; where None, `epochs` passes over the data. warmup_steps: updates of linear rise to the learning
     rate, after which it falls to zero as a cosine. difference_learning_rate, merger_learning_rate,
     vision_learning_rate: of the difference path (but its last projection, which starts at zero), of the projector from
-    the vision tower to the language model, and of the tower; None takes learning_rate. bf16: autocast to bfloat16.
+    the vision tower to the language model, and of the tower; None takes learning_rate. bf16: autocast to bfloat16;
+    "auto": where this machine has instructions for it.
     ema: the finished model is the moving average of the weights that learn, with this decay an update; None: the last.
     min_pixels, max_pixels: the processor's limits on an image's area; None keeps the checkpoint's.
     save_steps: updates between checkpoints. train_vision: whether the vision tower learns too (and its projector).
@@ -56,7 +65,7 @@ class Recipe(BaseModel):
     warmup_steps: int = Field(20, ge=0)
     weight_decay: float = Field(0.01, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
-    bf16: bool = False
+    bf16: Annotated[bool, BeforeValidator(_where_fast)] = False
     seed: int = Field(0, ge=0)
     min_pixels: int | None = Field(None, ge=28 * 28)
     max_pixels: int | None = Field(None, ge=28 * 28)

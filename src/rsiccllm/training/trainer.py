@@ -27,12 +27,14 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from rsiccllm import __version__
 from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write, describe_validation, only_run, read_json, write_json
 from rsiccllm.model.checkpoint import WHOLE, damaged, mark_whole, resolve_checkpoint, save_model
 from rsiccllm.model.fusion import Fusion
+from rsiccllm.model.precision import fast_bf16
 from rsiccllm.model.processor import PairProcessor, load_processor
 from rsiccllm.model.variants import Variant
 from rsiccllm.model.vlm import load_model
@@ -398,6 +400,8 @@ def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     another process trains into `out`, and where one of the processes that train together is gone.
     """
     alone = trainer.args.world_size == 1
+    if trainer.recipe.bf16 and trainer.is_world_process_zero() and not fast_bf16():
+        print("bf16: this processor has no instructions for it; bf16=false takes a part of the time", file=sys.stderr)
     claimed = only_run(trainer.recipe.out) if trainer.is_world_process_zero() else nullcontext()
     with claimed, nullcontext() if alone else ends_together(trainer.recipe):
         return _train_and_save(trainer, processor)
@@ -444,6 +448,8 @@ def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     if first:
         write_json(recipe.out / NOTE, {**_settings(recipe), "seen": sorted(seen)})
     resume = newest_checkpoint(recipe.out)
+    if trainer.is_deepspeed_enabled:
+        check_deepspeed(trainer, resume)
     if resume and _is_last(resume):  # the Trainer would make one update more
         trainer._load_from_checkpoint(str(resume))
         if trainer.ema:
@@ -462,6 +468,9 @@ def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     folder = recipe.out / "model"
     # Split weights are put together by all processes, before the first one writes.
     whole = whole_weights(trainer.model) if trainer.sharded else None
+    if trainer.is_deepspeed_enabled:
+        whole = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+        unset_hf_deepspeed_config()  # else the first process would split what it loads, and wait for the others
     if first:
         if isinstance(recipe, AnswerRecipe) and whole is not None:
             model = with_weights(recipe, whole)
@@ -472,6 +481,23 @@ def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
             save_model(model, processor, folder)
     trainer.accelerator.wait_for_everyone()
     return folder
+
+
+def check_deepspeed(trainer: StageTrainer, resume: Path | None) -> None:
+    """Refuse what would go wrong in silence where DeepSpeed splits the weights, or would load a pickle.
+
+    trainer: launched by accelerate with a DeepSpeed configuration. resume: the checkpoint to go on from.
+    Raises InputError.
+    """
+    recipe = trainer.recipe
+    for name in ("fsdp", "ema", "validation", "feature_cache"):
+        if getattr(recipe, name, None):
+            raise InputError(f"{name}: not with DeepSpeed, which holds the weights in parts of its own; use torchrun")
+    if resume is not None:
+        raise InputError(
+            f"{resume}: DeepSpeed's part of it is a pickle, which could run any code when it is loaded; start again in "
+            "another out, or train with fsdp: true under torchrun, which goes on"
+        )
 
 
 def _say_where_from(model: Any, recipe: Recipe, seen: Iterable[str]) -> None:
