@@ -16,6 +16,6 @@ shift
 stage=sft
 [[ $recipe == *dnpo* ]] && stage=dnpo
 export OMP_NUM_THREADS=8
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 srun torchrun --nnodes "$SLURM_NNODES" --nproc_per_node "${SLURM_GPUS_ON_NODE:-8}" --rdzv_id "$SLURM_JOB_ID" \
-    --rdzv_backend c10d --rdzv_endpoint "$first:29500" -m rsiccllm.cli train "$stage" "$recipe" "$@"
+    --rdzv_backend c10d --rdzv_endpoint "${nodes[0]}:29500" -m rsiccllm.cli train "$stage" "$recipe" "$@"
