@@ -51,7 +51,7 @@ TESTS = {
     "facts": ["tests/test_facts.py"],
     "agreement": ["tests/test_agreement.py"],
     "rsici/gates": ["tests/rsici/test_gates.py"],
-    "rsici/form": ["tests/rsici/test_gates.py"],
+    "rsici/form": ["tests/rsici/test_form.py", "tests/rsici/test_gates.py"],
     "benchmark/scores": [SCORES, "tests/benchmark/test_similarity.py"],
     "benchmark/fact_scores": ["tests/benchmark/test_fact_scores.py"],
     "benchmark/meteor": [f"{SCORES}::{name}" for name in (

@@ -44,6 +44,7 @@ def test_words_are_lower_case_without_final_full_stop() -> None:
     assert tokenise("A b a.", "ids", vocabulary(["b a c"])) == ["1", "2", "1"]
     assert LABELS.keys() == set(get_args(Tokenisation))
     assert [how for how, label in LABELS.items() if "not comparable" in label] == ["character", "ids"]
+    assert LABELS["word"] == "words"
     with pytest.raises(InputError, match="expected one of word, character, ids"):
         tokenise("a", "letter")  # type: ignore[arg-type]
 
@@ -380,8 +381,10 @@ def test_meteor_by_hand() -> None:
     longer[1], spoken[0] = 5, 5
     twice = same.copy()
     twice[20] = 2
-    folded = fold_perfect(np.stack([same, longer, spoken, twice]))
-    assert folded[:, 20].tolist() == [0, 1, 1, 2]
+    left = same.copy()
+    left[21] = 3  # one of the caption's words is matched by none, though both are of four
+    folded = fold_perfect(np.stack([same, longer, spoken, twice, left]))
+    assert folded[:, 20].tolist() == [0, 1, 1, 2, 1]
     assert same[20] == 1  # a copy
 
 
@@ -398,7 +401,9 @@ def test_what_meteor_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "SCORE ||| a ||| ",
         "",
     ]
-    assert (tmp_path / "asked").read_text().endswith("meteor-1.5.jar - - -stdio -l en -norm\n")
+    asked = (tmp_path / "asked").read_text()
+    assert asked.startswith("-Xmx2G -XX:+UseSerialGC -jar ")
+    assert asked.endswith("meteor-1.5.jar - - -stdio -l en -norm\n")
     assert meteor_counts([], []).shape == (0, 23)
 
 
@@ -410,6 +415,7 @@ def test_what_meteor_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             "echo 'Could not reserve memory' >&2; exit 1",
             r"code 1 on 1 captions, the longest of 2 words \(Could not reserve memory\)",
         ),
+        ("cat >/dev/null; exit 3", r"code 3 on 1 captions, the longest of 2 words \(no message\)"),
         ("cat >/dev/null; exit 0", "answered 0 of 1"),
         ("cat >/dev/null; echo 1 2 x", "not 23 numbers"),
         ("cat >/dev/null; echo 1 2 3", "not 23 numbers"),

@@ -95,6 +95,19 @@ def test_without_a_model_sbs_is_absent_with_one_line(monkeypatch: pytest.MonkeyP
         score({"a": "x"}, {"a": ["x"]}, meteor=False, sbs=str(tmp_path))
 
 
+@pytest.mark.parametrize(("said", "told"), [("first\nsecond", "(first)"), ("", "(OSError)")])
+def test_why_a_model_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, encoder_folder: Path, said: str, told: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(said)
+
+    monkeypatch.setattr("transformers.AutoModel.from_pretrained", fail)
+    with pytest.raises(InputError) as caught:
+        SentenceEncoder(str(encoder_folder))
+    assert str(caught.value).endswith(told)
+
+
 def test_the_usual_model_is_found_in_the_cache_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import huggingface_hub.constants
 
