@@ -6,45 +6,11 @@ import pytest
 
 from rsiccllm.rsici.form import LENGTHS, check_form
 
-PLAIN = [
-    "a",
-    "new",
-    "house",
-    "stands",
-    "beside",
-    "the",
-    "road",
-    "while",
-    "many",
-    "trees",
-    "were",
-    "removed",
-    "from",
-    "the",
-    "upper",
-    "left",
-    "part",
-    "of",
-    "the",
-    "scene",
-    "and",
-    "several",
-    "large",
-    "buildings",
-    "appeared",
-    "near",
-    "it",
-    "after",
-    "bare",
-    "ground",
-    "had",
-    "been",
-    "cleared",
-    "between",
-    "them",
-    "over",
-    "time",
-]
+TEXT = (
+    "a new house stands beside the road while many trees were removed from the upper left part of the scene and "
+    "several large buildings appeared near it after bare ground had been cleared between them over time"
+)
+PLAIN = TEXT.split()
 """Words that a caption may have, no six of them twice."""
 
 
