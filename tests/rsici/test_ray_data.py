@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from chat_server import Act, ChatServer, completion, text_of
+from rsiccllm.benchmark.models import folder_digest, open_model
 from rsiccllm.benchmark.predict import predict
 from rsiccllm.endpoint import (
     Budget,
@@ -31,9 +32,12 @@ from rsiccllm.endpoint import (
     Reply,
     Request,
     cluster_of,
+    image_part,
+    text_part,
 )
 from rsiccllm.endpoint.on_ray import HTTP_BLOCK
 from rsiccllm.errors import InputError
+from rsiccllm.model.processor import load_processor
 from rsiccllm.rsici.build import BuildSettings, build_rsici
 from rsiccllm.rsici.tasks import TaskSettings
 from rsiccllm.rsici.teachers.openai import JOURNAL, OpenAITeacher
@@ -43,14 +47,23 @@ pytest.importorskip("aiohttp")
 
 PAIRS = 40
 WORKERS = 2
+STANDIN = str(Path(__file__).parent / "standin")
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def cluster(monkeypatch_module: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """Two workers on a Ray of two CPUs; the address by which other processes join it."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Workers find the stand-in for vLLM there; and for Ray a GPU is what it is told that there is.
+    monkeypatch_module.setenv("PYTHONPATH", os.pathsep.join([STANDIN, *filter(None, [os.environ.get("PYTHONPATH")])]))
     try:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         if "timed out during startup" in str(error):
             pytest.skip("Ray did not start within its own 30 s: the machine is too busy")
@@ -217,6 +230,60 @@ def test_a_budget_holds_on_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
             found = list(client.ask_all(map(ask, range(12))))
         assert Counter(getattr(item, "reason", "") for item in found) == {"": 5, "budget": 7}
         assert len(server.requests) == 6
+
+
+def test_engines_are_given_what_a_server_would_be(
+    cluster: Cluster, tiny_checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through Ray's own stages for vLLM, with a stand-in for vLLM itself."""
+    monkeypatch.syspath_prepend(STANDIN)
+    model = tiny_checkpoints["qwen2_5_vl"]
+    engines = Endpoint("", str(model), cluster=Cluster(cluster.address, 1, {"max_model_len": 512}))
+    images = [image_part(Image.new("RGB", size)) for size in ((56, 28), (28, 84))]
+    settings = {"temperature": 0, "seed": 0, "max_tokens": 5}
+    words = ["what changed?", "fail", "a long one"]
+
+    def requests(*texts: str) -> Iterator[Request]:
+        for text in texts:
+            yield Request([{"role": "user", "content": [*images, text_part(text)]}], settings, tag=text)
+
+    short = Cluster("local", 2, {"tensor_parallel_size": 2})
+    too_few = pytest.raises(InputError, match=r"--ray local: 1 GPUs here, but --workers 2 with 2 each")
+    with Client(Endpoint("", "m", cluster=short), tmp_path / "j") as client, too_few:
+        list(client.ask_all(requests("what?")))
+    with Client(engines, tmp_path / "j") as client:
+        found = {item.request.tag: item for item in client.ask_all(requests(*words))}
+        again = list(client.ask_all(requests(words[0], words[2])))
+    assert all(isinstance(item, Reply) and item.reused for item in again)
+    good, failed, cut = (found[text] for text in words)
+    assert isinstance(failed, NoReply)
+    assert (failed.reason, failed.detail[:60]) == (
+        "refused",
+        "status 400, ValueError: the prompt is longer than max_model_",
+    )
+    assert isinstance(cut, Reply)
+    assert cut.finish == "length"
+    assert isinstance(good, Reply)
+    assert (good.finish, good.prompt_tokens, good.completion_tokens) == ("stop", 7, 3)
+    told = json.loads(good.text)
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "image"}, {"type": "text", "text": words[0]}]}]
+    assert told == {
+        "prompt": load_processor(model).apply_chat_template(chat, add_generation_prompt=True, tokenize=False),
+        "images": [[56, 28], [28, 84]],
+        "settings": settings,
+        "max_model_len": 512,
+    }
+
+
+def test_what_engines_hold_is_recorded(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    model = open_model(str(tiny_checkpoints["qwen2_5_vl"]), tmp_path / "j", cluster=Cluster(engine={"dtype": "half"}))
+    identity = {"kind": "vllm", "digest": folder_digest(tiny_checkpoints["qwen2_5_vl"]), "engine": {"dtype": "half"}}
+    assert model.identity == identity
+    assert open_model("a/b", tmp_path / "j", "http://127.0.0.1:9/v1", cluster=Cluster()).identity["kind"] == "endpoint"
+    with pytest.raises(InputError, match="nothing: no such model"):
+        open_model("nothing", tmp_path / "j", cluster=Cluster())
+    with pytest.raises(InputError, match=r"--ray: said\.jsonl is a file of captions"):
+        open_model("said.jsonl", tmp_path / "j", cluster=Cluster())
 
 
 def test_what_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,11 @@ SLIVER = 0.01
 """Of a CPU, for what only waits for the network: with a whole one each, workers could take all CPUs from their job."""
 
 
+BESIDE = 0.25
+"""Of a CPU, for each of the two stages before an engine, which itself takes a whole one. By Ray's default they would
+take one each, and a machine of two CPUs would wait for a third for ever."""
+
+
 class Came(NamedTuple):
     """What came back for one request: the digest, an HTTP status and a body."""
 
@@ -105,10 +110,21 @@ class RayJob:
 
     def _begin(self) -> None:
         self._stack.enter_context(joined(self._cluster.address))
+        self._check_gpus()
         import_module("ray.data")  # it sets up its logger, which tells of progress by the line and of faults at length
         logger = logging.getLogger("ray.data")
         self._stack.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL)
+
+    def _check_gpus(self) -> None:
+        """Raise InputError where engines would wait for ever; a cluster may still grow."""
+        import ray
+
+        engine, engines = self._cluster.engine, self._cluster.workers
+        each = engine.get("tensor_parallel_size", 1) * engine.get("pipeline_parallel_size", 1)
+        here = int(ray.cluster_resources().get("GPU", 0))
+        if not self._endpoint.base_url and self._cluster.address == "local" and here < engines * each:
+            raise InputError(f"--ray local: {here} GPUs here, but --workers {engines} with {each} each")
 
     def _run(self) -> Iterator[Came]:
         import ray
@@ -165,14 +181,15 @@ def engine_processor(endpoint: Endpoint, cluster: Cluster, key: Key, retries: in
     """
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
+    beside = {"concurrency": cluster.workers, "num_cpus": BESIDE}
     config = vLLMEngineProcessorConfig(
         model_source=endpoint.model,
         engine_kwargs=dict(cluster.engine),
         batch_size=ENGINE_BLOCK,
         concurrency=(cluster.workers, cluster.workers),
         should_continue_on_error=True,
-        prepare_multimodal_stage={"enabled": True, "chat_template_content_format": "openai"},
-        chat_template_stage={"enabled": True},
+        prepare_multimodal_stage={"chat_template_content_format": "openai", **beside},
+        chat_template_stage=beside,
         tokenize_stage={"enabled": False},
         detokenize_stage={"enabled": False},
     )
