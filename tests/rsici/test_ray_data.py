@@ -232,11 +232,19 @@ def test_a_budget_holds_on_a_cluster(cluster: Cluster, tmp_path: Path) -> None:
         assert len(server.requests) == 6
 
 
+@pytest.fixture
+def standin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For this process, too, vLLM is installed: the stand-in."""
+    monkeypatch.syspath_prepend(STANDIN)
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
+        del sys.modules[name]
+
+
 def test_engines_are_given_what_a_server_would_be(
-    cluster: Cluster, tiny_checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, tiny_checkpoints: dict[str, Path], tmp_path: Path, standin: None
 ) -> None:
     """Through Ray's own stages for vLLM, with a stand-in for vLLM itself."""
-    monkeypatch.syspath_prepend(STANDIN)
     model = tiny_checkpoints["qwen2_5_vl"]
     engines = Endpoint("", str(model), cluster=Cluster(cluster.address, 1, {"max_model_len": 512}))
     images = [image_part(Image.new("RGB", size)) for size in ((56, 28), (28, 84))]
@@ -311,6 +319,10 @@ def test_what_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
         ((None, None, ["dtype=half"]), "--vllm: expected with --ray"),
         (("local", 0, []), "--workers 0: expected at least 1"),
         (("local", None, ["half"]), "--vllm half: expected NAME=VALUE"),
+        (
+            ("local", None, ["tensor_parallel_size=four"]),
+            "--vllm tensor_parallel_size: 'four'; expected a whole number",
+        ),
         (("local", None, ["dtype={"]), "--vllm dtype:1: not valid YAML"),
     ],
 )

@@ -19,6 +19,7 @@ from rsiccllm.cluster import joined
 from rsiccllm.endpoint.key import Key
 from rsiccllm.endpoint.settings import Cluster, Endpoint
 from rsiccllm.errors import InputError
+from rsiccllm.progress import track
 
 HTTP_BLOCK = 8
 """Requests that a worker takes at once and sends one after another; their answers come back together. With one a block
@@ -32,7 +33,6 @@ LOST = 32
 
 SLIVER = 0.01
 """Of a CPU, for what only waits for the network: with a whole one each, workers could take all CPUs from their job."""
-
 
 BESIDE = 0.25
 """Of a CPU, for each of the two stages before an engine, which itself takes a whole one. By Ray's default they would
@@ -69,6 +69,7 @@ class RayJob:
         self._stack = ExitStack()
         self._rows: list[dict[str, str]] = []
         self._blocks: list[Any] = []
+        self._stored = 0
 
     def __enter__(self) -> RayJob:
         return self
@@ -106,6 +107,7 @@ class RayJob:
         import ray
 
         self._blocks.append(ray.put(pyarrow.Table.from_pylist(self._rows)))
+        self._stored += len(self._rows)
         self._rows = []
 
     def _begin(self) -> None:
@@ -120,8 +122,7 @@ class RayJob:
         """Raise InputError where engines would wait for ever; a cluster may still grow."""
         import ray
 
-        engine, engines = self._cluster.engine, self._cluster.workers
-        each = engine.get("tensor_parallel_size", 1) * engine.get("pipeline_parallel_size", 1)
+        engines, each = self._cluster.workers, self._cluster.gpus
         here = int(ray.cluster_resources().get("GPU", 0))
         if not self._endpoint.base_url and self._cluster.address == "local" and here < engines * each:
             raise InputError(f"--ray local: {here} GPUs here, but --workers {engines} with {each} each")
@@ -135,7 +136,7 @@ class RayJob:
             dataset = process(ray.data.from_arrow_refs(self._blocks))
             dataset.context.enable_progress_bars = False
             dataset.context.max_errored_blocks = LOST
-            for row in dataset.iter_rows():
+            for row in track(dataset.iter_rows(), "asking through Ray", self._stored):
                 if fault := row.get("__inference_error__"):
                     yield Came(row["id"], 400, json.dumps({"error": {"message": str(fault)}}).encode())
                 else:

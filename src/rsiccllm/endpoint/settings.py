@@ -30,6 +30,15 @@ class Cluster:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise InputError(f"--workers {self.workers}: expected at least 1")
+        for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+            if type(value := self.engine.get(name, 1)) is not int or value < 1:
+                raise InputError(f"--vllm {name}: {value!r}; expected a whole number of GPUs")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that each engine takes."""
+        tensor, pipeline = (self.engine.get(f"{part}_parallel_size", 1) for part in ("tensor", "pipeline"))
+        return int(tensor * pipeline)
 
 
 def cluster_of(address: str | None, workers: int | None, engine: Sequence[str]) -> Cluster | None:
