@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ class Client:
         self.endpoint = endpoint
         self._key = Key(endpoint.key_variable)
         self._ledger = Ledger(endpoint, journal, budget or Budget())
+        self._ray = ExitStack()
 
     @property
     def usage(self) -> Usage:
@@ -49,8 +51,9 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Let go of the journal."""
+        """Let go of the journal, and of Ray."""
         self._ledger.close()
+        self._ray.close()
 
     def ask_all(self, requests: Iterable[Request]) -> Iterator[Reply | NoReply]:
         """Ask, and yield each outcome as it comes, in any order, one for every request.
@@ -109,7 +112,7 @@ class Client:
         answered = not self.endpoint.base_url
         # Ray does not say how often it sent a request: where requests are counted it may send each but once.
         retries = 0 if ledger.counts_requests else self.endpoint.attempts - 1
-        with RayJob(self.endpoint, cluster, self._key, retries) as job:
+        with RayJob(self.endpoint, cluster, self._key, retries, self._ray) as job:
             for request in requests:
                 id_, body = self._identified(request)
                 if id_ in ledger.answers:

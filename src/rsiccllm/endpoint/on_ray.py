@@ -55,18 +55,19 @@ class AsItIs:
 class RayJob:
     """A job to which requests are added, and which is then run. Ray is started or joined once there is a block of them.
 
-    retries: how often a server is asked again for one answer, after the first time. Use as a context manager.
+    retries: how often a server is asked again for one answer, after the first time. until: Ray is left when it is
+    closed, so that jobs one after another share it. Use as a context manager.
     Raises InputError where Ray, or what the job needs of it, is not here.
     """
 
-    def __init__(self, endpoint: Endpoint, cluster: Cluster, key: Key, retries: int) -> None:
+    def __init__(self, endpoint: Endpoint, cluster: Cluster, key: Key, retries: int, until: ExitStack) -> None:
         for need in ("ray", "aiohttp") if endpoint.base_url else ("ray", "vllm"):
             if find_spec(need) is None:
                 how = "ray[llm]', or --base-url where a server has the model" if need == "vllm" else "rsiccllm[ray]'"
                 raise InputError(f"--ray: {need} is not installed; pip install '{how}")
         self._endpoint, self._cluster, self._key, self._retries = endpoint, cluster, key, retries
         self._size = HTTP_BLOCK if endpoint.base_url else ENGINE_BLOCK
-        self._stack = ExitStack()
+        self._stack, self._until = ExitStack(), until
         self._rows: list[dict[str, str]] = []
         self._blocks: list[Any] = []
         self._stored = 0
@@ -111,7 +112,7 @@ class RayJob:
         self._rows = []
 
     def _begin(self) -> None:
-        self._stack.enter_context(joined(self._cluster.address))
+        self._until.enter_context(joined(self._cluster.address))
         self._check_gpus()
         import_module("ray.data")  # it sets up its logger, which tells of progress by the line and of faults at length
         logger = logging.getLogger("ray.data")
