@@ -4,8 +4,8 @@
 
 The teacher is a server on loopback that answers the same question the same way, wrong for one question in three. Prints
 whether the two folders are equal byte for byte (the teacher's own log, in the order of arrival, left out), how many
-requests were sent in all, and how many answers were sent twice. With --ray the requests go as Ray Data jobs of two
-workers; "local" starts a Ray for every run, which dies with it.
+requests were sent in all, and how many answers were sent twice. With --ray the build that is killed sends its requests
+as Ray Data jobs of two workers ("local" starts a Ray for every run, which dies with it), the undisturbed one does not.
 """
 
 from __future__ import annotations
@@ -100,16 +100,16 @@ def main() -> None:
         write_pairs(root / "set", given.pairs)
         command = [sys.executable, "-m", "rsiccllm.cli", "rsici", "build", "--source", f"levir-cd:{root / 'set'}"]
         command += ["--teacher", "openai", "--base-url", f"http://127.0.0.1:{server.server_port}/v1", "--model", "m"]
-        most = IN_FLIGHT
-        if given.ray is not None:
-            command += ["--ray", given.ray, "--workers", str(WORKERS)]
-            most = 2 * WORKERS * HTTP_BLOCK  # a block in hand, and one done that waits to be written down
         command += ["--concurrency", str(IN_FLIGHT), "--out"]
+        most = IN_FLIGHT
         begin = time.perf_counter()
         subprocess.run([*command, str(root / "whole")], check=True, capture_output=True)
         spent = time.perf_counter() - begin
         once = Teacher.asked.copy()
         Teacher.asked.clear()
+        if given.ray is not None:
+            command = [*command[:-1], "--ray", given.ray, "--workers", str(WORKERS), "--out"]
+            most = 2 * WORKERS * HTTP_BLOCK  # a block in hand, and one done that waits to be written down
         dice = random.Random(given.seed)
         kills = 0
         while kills < given.kills:
