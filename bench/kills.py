@@ -1,10 +1,11 @@
 """A build with a model teacher, killed with SIGKILL at random times, against one that nobody disturbs.
 
-    python bench/kills.py [--pairs N] [--kills N] [--seed S]
+    python bench/kills.py [--pairs N] [--kills N] [--seed S] [--ray ADDRESS]
 
 The teacher is a server on loopback that answers the same question the same way, wrong for one question in three. Prints
 whether the two folders are equal byte for byte (the teacher's own log, in the order of arrival, left out), how many
-requests were sent in all, and how many answers were sent twice.
+requests were sent in all, and how many answers were sent twice. With --ray the build that is killed sends its requests
+as Ray Data jobs of two workers ("local" starts a Ray for every run, which dies with it), the undisturbed one does not.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from rsiccllm.endpoint.on_ray import HTTP_BLOCK
+
 IN_FLIGHT = 8
+WORKERS = 2
 
 
 class Teacher(BaseHTTPRequestHandler):
@@ -43,7 +47,8 @@ class Teacher(BaseHTTPRequestHandler):
         asked = self.rfile.read(length)
         if len(asked) < length:  # the asker was killed while it sent
             return
-        digest = hashlib.sha256(asked).digest()
+        # Of what is asked, not of its bytes: Ray writes the same JSON with other spaces.
+        digest = hashlib.sha256(json.dumps(json.loads(asked), sort_keys=True).encode()).digest()
         self.asked[digest.hex()] += 1
         time.sleep(0.05)
         place = "bottom right" if digest[0] % 3 == 0 else "top left"
@@ -86,6 +91,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=600)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ray", metavar="ADDRESS")
     given = parser.parse_args()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Teacher)
     server.daemon_threads = True
@@ -96,11 +102,15 @@ def main() -> None:
         command = [sys.executable, "-m", "rsiccllm.cli", "rsici", "build", "--source", f"levir-cd:{root / 'set'}"]
         command += ["--teacher", "openai", "--base-url", f"http://127.0.0.1:{server.server_port}/v1", "--model", "m"]
         command += ["--concurrency", str(IN_FLIGHT), "--out"]
+        most = IN_FLIGHT
         begin = time.perf_counter()
         subprocess.run([*command, str(root / "whole")], check=True, capture_output=True)
         spent = time.perf_counter() - begin
         once = Teacher.asked.copy()
         Teacher.asked.clear()
+        if given.ray is not None:
+            command = [*command[:-1], "--ray", given.ray, "--workers", str(WORKERS), "--out"]
+            most = 2 * WORKERS * HTTP_BLOCK  # a block in hand, and one done that waits to be written down
         dice = random.Random(given.seed)
         kills = 0
         while kills < given.kills:
@@ -122,9 +132,7 @@ def main() -> None:
         twice = Teacher.asked.total() - len(Teacher.asked)
         print(f"{given.pairs} pairs, {kills} kills; undisturbed: {once.total()} requests in {spent:.1f} s")
         print(f"folders equal: {equal}; same questions: {set(once) == set(Teacher.asked)}")
-        print(
-            f"requests that arrived: {Teacher.asked.total()}, repeated {twice} (at most {kills * IN_FLIGHT} in flight)"
-        )
+        print(f"requests that arrived: {Teacher.asked.total()}, repeated {twice} (at most {kills * most} in flight)")
         print(done.stdout.splitlines()[0])
     server.shutdown()
 

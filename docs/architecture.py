@@ -16,7 +16,7 @@ PACKAGE = HERE.parent / "src" / "rsiccllm"
 
 LAYERS: list[list[str]] = [
     ["errors", "__version__"],
-    ["files", "shipped", "progress", "agreement", "processes"],
+    ["files", "shipped", "progress", "agreement", "processes", "cluster"],
     ["journal", "page", "words"],
     ["phrases", "endpoint", "people"],
     ["grammar"],

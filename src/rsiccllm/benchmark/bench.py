@@ -13,6 +13,7 @@ from rsiccllm.benchmark.run import Result, references_of, run_score
 from rsiccllm.benchmark.similarity import SentenceEncoder
 from rsiccllm.benchmark.suites import open_suite
 from rsiccllm.benchmark.tokenise import Tokenisation
+from rsiccllm.endpoint import Cluster
 from rsiccllm.errors import InputError
 from rsiccllm.files import read_json, write_json
 from rsiccllm.sources import open_source
@@ -33,11 +34,12 @@ def run_bench(
     tokenisation: Tokenisation = "word",
     sbs: str | None = None,
     training: Sequence[str] = (),
+    cluster: Cluster | None = None,
 ) -> Result:
     """Caption and score; `out` then holds settings.json, predictions.jsonl, scores.json, maps/ (docs/leaderboard.md).
 
     data: a source spec; or suite: a name that stands for data, split and task, with `root` the folder of its data.
-    sbs, training: as for `run_score`.
+    sbs, training: as for `run_score`. cluster: where an endpoint is asked, or engines hold the model.
     Raises InputError where neither or both are given, and as `predict` and `run_score` do.
     """
     if (data is None) == (suite is None):
@@ -52,7 +54,7 @@ def run_bench(
     if sbs is not None:
         SentenceEncoder(sbs)
     path = predict(
-        model, data, split, out, batch_size, task, max_new_tokens, tokenisation, base_url, concurrency, suite
+        model, data, split, out, batch_size, task, max_new_tokens, tokenisation, base_url, concurrency, suite, cluster
     )
     result = run_score(
         path, data, split, tokenisation, names=[out.resolve().name], sbs=sbs, training=training, task=task

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible endpoint: vLLM, SGLang, `transformers serve`, a vendor."""
+"""A model behind an OpenAI-compatible endpoint (vLLM, SGLang, `transformers serve`, a vendor), or in engines on Ray."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rsiccllm.benchmark.models import folder_digest
 from rsiccllm.benchmark.said import Said
 from rsiccllm.endpoint import Client, Endpoint, NoReply, Request, image_part, text_part
 from rsiccllm.errors import InputError
@@ -15,12 +16,19 @@ from rsiccllm.sources.base import Source
 
 
 class EndpointModel:
-    """Asked with temperature 0. Every answer stands in the journal; none is asked, or paid, for twice."""
+    """Asked with temperature 0. Every answer stands in the journal; none is asked, or paid, for twice.
 
-    def __init__(self, endpoint: Endpoint, journal: Path) -> None:
-        self.endpoint, self.journal = endpoint, journal
+    provenance: what training wrote of itself into a model that engines hold; of a served one nothing is known.
+    """
+
+    def __init__(self, endpoint: Endpoint, journal: Path, provenance: dict[str, Any] | None = None) -> None:
+        self.endpoint, self.journal, self.provenance = endpoint, journal, provenance
         # The address is for the eye: a server that moves to another port is still the same model.
         self.identity: dict[str, Any] = {"kind": "endpoint", "served": endpoint.model, "url": endpoint.base_url}
+        if endpoint.cluster is not None and not endpoint.base_url:
+            folder, engine = Path(endpoint.model), dict(endpoint.cluster.engine)
+            made_of = {"digest": folder_digest(folder)} if folder.is_dir() else {"hub": endpoint.model}
+            self.identity = {"kind": "vllm", **made_of, "engine": engine}
 
     def caption_all(
         self, source: Source, pairs: Sequence[ImagePair], task: str, max_new_tokens: int, batch_size: int
@@ -49,7 +57,8 @@ class EndpointModel:
 
 
 def endpoint_of(name: str, base_url: str | None, option: str = "--model", **settings: Any) -> Endpoint:
-    """The endpoint of "endpoint:URL#MODEL", or of MODEL at `base_url`. settings: of `Endpoint`.
+    """The endpoint of "endpoint:URL#MODEL", or of MODEL at `base_url`; with a cluster and no URL the engines that hold
+    MODEL. settings: of `Endpoint`.
 
     Raises InputError naming `option`, where the user gave it.
     """
@@ -60,6 +69,8 @@ def endpoint_of(name: str, base_url: str | None, option: str = "--model", **sett
         if not mark or not model:
             raise InputError(f"{option} {name}: expected endpoint:URL#MODEL")
         return Endpoint(url, model, **settings)
+    if base_url is None and settings.get("cluster") is not None:
+        return Endpoint("", name, **settings)
     if base_url is None:
         or_url = ", or --base-url" if option == "--model" else ""
         raise InputError(f"{option} {name}: expected endpoint:URL#MODEL{or_url}")

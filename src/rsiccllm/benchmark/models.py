@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from rsiccllm.benchmark.predictions import load_predictions
 from rsiccllm.benchmark.said import Said
+from rsiccllm.endpoint import Cluster
 from rsiccllm.errors import InputError
 from rsiccllm.files import sha256
 from rsiccllm.pairs import OpenedPair
@@ -30,6 +31,11 @@ class Model(Protocol):
         """What decides the captions beside data, prompt and generation. Results that differ in it are never mixed."""
         ...
 
+    @property
+    def provenance(self) -> dict[str, Any] | None:
+        """What training wrote of itself into the model, where that can be told from here."""
+        ...
+
     def caption_all(
         self, source: Source, pairs: Sequence[ImagePair], task: str, max_new_tokens: int, batch_size: int
     ) -> Iterator[tuple[ImagePair, Said]]:
@@ -37,26 +43,37 @@ class Model(Protocol):
         ...
 
 
-def open_model(name: str, journal: Path, base_url: str | None = None, concurrency: int = 8) -> Model:
+def open_model(
+    name: str, journal: Path, base_url: str | None = None, concurrency: int = 8, cluster: Cluster | None = None
+) -> Model:
     """The model that a name means: "endpoint:URL#MODEL", or MODEL with `base_url`: an OpenAI-compatible endpoint;
     a path that ends in .jsonl: a file of captions; else a checkpoint or run folder or a hub name.
 
-    journal: where an endpoint's answers are kept. concurrency: requests it has in flight at most.
+    journal: where an endpoint's answers are kept. concurrency: requests it has in flight at most. cluster: where an
+    endpoint is asked; a checkpoint or hub name is then held by vLLM engines there.
     Raises InputError where it is not there.
     """
-    if base_url is not None or name.startswith("endpoint:"):
-        from rsiccllm.benchmark.endpoint_model import EndpointModel, endpoint_of
-
-        return EndpointModel(endpoint_of(name, base_url, concurrency=concurrency), journal)
-    if name.endswith(".jsonl"):
+    served = base_url is not None or name.startswith("endpoint:")
+    if name.endswith(".jsonl") and not served:
+        if cluster is not None:
+            raise InputError(f"--ray: {name} is a file of captions; nobody is asked")
         return FileOfCaptions(Path(name))
     from rsiccllm.model.checkpoint import resolve_checkpoint
 
+    if served or cluster is not None:
+        from rsiccllm.benchmark.endpoint_model import EndpointModel, endpoint_of
+
+        here = None if served else Checkpoint(resolve_checkpoint(name))
+        name = name if here is None else here.name
+        endpoint = endpoint_of(name, base_url, concurrency=concurrency, cluster=cluster)
+        return EndpointModel(endpoint, journal, None if here is None else here.provenance)
     return Checkpoint(resolve_checkpoint(name))
 
 
 class FileOfCaptions:
     """Captions made elsewhere, lines of {"id", "caption"}; they are only put in place, whatever made them."""
+
+    provenance: dict[str, Any] | None = None
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)

@@ -14,11 +14,12 @@ import numpy as np
 from PIL import Image
 
 from rsiccllm import __version__
-from rsiccllm.benchmark.models import Checkpoint, Model, open_model
+from rsiccllm.benchmark.models import Model, open_model
 from rsiccllm.benchmark.predictions import load_lines
 from rsiccllm.benchmark.provenance import check_unseen
 from rsiccllm.benchmark.said import Said
 from rsiccllm.benchmark.tokenise import Tokenisation
+from rsiccllm.endpoint import Cluster
 from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write, inside, only_run, read_json, sha256, write_json
 from rsiccllm.journal import seal
@@ -53,13 +54,15 @@ def predict(
     base_url: str | None = None,
     concurrency: int = 8,
     suite: str | None = None,
+    cluster: Cluster | None = None,
 ) -> Path:
     """Caption one split and return the file: lines of {"id", "caption"}, and where a model gives them "probability" and
     "change_map", a PNG [height, width] of 0 to 255 named relative to `out`.
 
-    model, base_url, concurrency: as `open_model` reads them. task: a key of PROMPTS, decides prompt and longest answer.
-    settings.json beside the captions names all that shapes captions or scores; a folder with other settings is refused
-    with InputError. Captions already there are kept, so a second call goes on where the first one stopped.
+    model, base_url, concurrency, cluster: as `open_model` reads them. task: a key of PROMPTS, decides prompt and
+    longest answer. settings.json beside the captions names all that shapes captions or scores; a folder with other
+    settings is refused with InputError. Captions already there are kept, so a second call goes on where the first one
+    stopped.
     """
     if task not in PROMPTS:
         raise InputError(f"--task '{task}': expected one of {', '.join(PROMPTS)}")
@@ -67,7 +70,7 @@ def predict(
     pairs = source.select(split)
     if not source.has_images:
         raise InputError(f"{spec}: annotations alone, no images to caption")
-    opened: Model = open_model(model, out / ANSWERS, base_url, concurrency)
+    opened: Model = open_model(model, out / ANSWERS, base_url, concurrency, cluster)
     limit = max_new_tokens or MAX_NEW_TOKENS[task]
     # What made a file of captions is not known here.
     elsewhere = opened.identity["kind"] == "file"
@@ -85,7 +88,7 @@ def predict(
             "python": platform.python_version(),
         },
     }
-    if isinstance(opened, Checkpoint) and (line := check_unseen(model, opened.provenance, source, pairs)):
+    if line := check_unseen(model, opened.provenance, source, pairs):
         settings["notes"] = [line]
     path = out / PREDICTIONS
     with only_run(out):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from rsiccllm.cli.shared import SPEC_HELP, Out, quiet, tell
+from rsiccllm.cli.shared import RAY_HELP, SPEC_HELP, VLLM_HELP, WORKERS_HELP, Out, quiet, tell
 
 app = typer.Typer(name="bench", help="Caption a split with a model; score captions.", no_args_is_help=True)
 
@@ -72,6 +72,9 @@ def bench_run(
     ] = None,
     base_url: Annotated[str | None, typer.Option(help="--model is served there, by the API of OpenAI")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="requests in flight to an endpoint")] = 8,
+    ray: Annotated[str | None, typer.Option(help=RAY_HELP)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help=WORKERS_HELP)] = None,
+    vllm: Annotated[list[str] | None, typer.Option(help=VLLM_HELP)] = None,
     tokenisation: Annotated[
         Literal["word", "character", "ids"], typer.Option(help="what counts as a token; the field's scores take words")
     ] = "word",
@@ -92,6 +95,7 @@ def bench_run(
     """
     quiet()
     from rsiccllm.benchmark.bench import run_bench
+    from rsiccllm.endpoint import cluster_of
 
     Console().print(
         run_bench(
@@ -109,6 +113,7 @@ def bench_run(
             tokenisation,
             sbs,
             training or (),
+            cluster_of(ray, workers, vllm or []),
         )
     )
 

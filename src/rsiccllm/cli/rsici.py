@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rsiccllm.cli.shared import SPEC_HELP, Out, counted, tell
+from rsiccllm.cli.shared import RAY_HELP, SPEC_HELP, VLLM_HELP, WORKERS_HELP, Out, counted, tell
 
 app = typer.Typer(name="rsici", help="RSICI, what SFT learns from: prompts and right answers.", no_args_is_help=True)
 
@@ -40,6 +40,9 @@ def rsici_build(
                     typer.Option(help="openai: how the model is shown where the change is")] = "outline",
     concurrency: Annotated[int, typer.Option(help="openai: requests in flight")] = 8,
     timeout: Annotated[float, typer.Option(help="openai: seconds for one answer")] = 120.0,
+    ray: Annotated[str | None, typer.Option(help=f"openai: {RAY_HELP}")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help=WORKERS_HELP)] = None,
+    vllm: Annotated[list[str] | None, typer.Option(help=VLLM_HELP)] = None,
     requests_per_minute: Annotated[float | None, typer.Option(help="openai: sent at most")] = None,
     max_requests: Annotated[int | None, typer.Option(help="openai: budget of the whole job")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="openai: budget, prompts and answers together")] = None,
@@ -60,7 +63,7 @@ def rsici_build(
       rsiccllm rsici build --source levir-cd:data/LEVIR-CD --teacher openai --base-url http://127.0.0.1:8000/v1
         --model Qwen/Qwen2.5-VL-72B-Instruct --tasks paper --dry-run --out runs/taught
     """
-    from rsiccllm.endpoint import Budget, Endpoint
+    from rsiccllm.endpoint import Budget, Endpoint, cluster_of
     from rsiccllm.rsici.build import BuildSettings
     from rsiccllm.rsici.command import build, task_settings
 
@@ -77,6 +80,7 @@ def rsici_build(
             requests_per_minute=requests_per_minute,
             price_in=price_in,
             price_out=price_out,
+            cluster=cluster_of(ray, workers, vllm or []),
         )
 
     budget = Budget(max_requests, max_tokens, max_money)

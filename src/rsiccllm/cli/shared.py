@@ -16,6 +16,9 @@ SPEC_HELP = (
     "levir-cc, levir-mci, levir-cd, sysu-cd, s2looking, cdd, whu-cdc, second, second-cc, xbd, dubai-cc, rscc, "
     "changechat, folder or rsici, each with :DIR; or scenes:N[,seed=S,size=PX,easy=1]"
 )
+RAY_HELP = "ask as a Ray Data job: local starts Ray here, auto or an address joins one"
+WORKERS_HELP = "with --ray: processes that ask the server; without --base-url vLLM engines, which hold --model (1)"
+VLLM_HELP = "with --ray: NAME=VALUE for each vLLM engine, such as tensor_parallel_size=4"
 Spec = Annotated[str, typer.Argument(metavar="SOURCE", help=f"the source: {SPEC_HELP}")]
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a YAML file, such as recipes/tiny_sft.yaml")]
 Overrides = Annotated[

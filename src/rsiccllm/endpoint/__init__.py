@@ -24,18 +24,20 @@ from rsiccllm.endpoint.messages import (
     text_part,
 )
 from rsiccllm.endpoint.run import GIVE_UP
-from rsiccllm.endpoint.settings import Budget, Endpoint
+from rsiccllm.endpoint.settings import Budget, Cluster, Endpoint, cluster_of
 
 __all__ = [
     "DEFAULT_ANSWER_TOKENS",
     "GIVE_UP",
     "Budget",
     "Client",
+    "Cluster",
     "Endpoint",
     "NoReply",
     "Reply",
     "Request",
     "Usage",
+    "cluster_of",
     "estimate_tokens",
     "image_part",
     "text_part",

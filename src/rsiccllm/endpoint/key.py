@@ -23,6 +23,10 @@ class Key:
         """The text without the key, should an endpoint send it back."""
         return text.replace(self._key, "[key]") if self._key else text
 
+    def line(self, text: str) -> str:
+        """The text without the key, as one short line for a message."""
+        return " ".join(self.clean(text).split())[:200]
+
     @property
     def headers(self) -> dict[str, str]:
         """Of every request. The only place the key goes to."""

@@ -107,6 +107,11 @@ class Ledger:
             usage.money += self._endpoint.cost(prompt, completion)
             self._largest = (max(self._largest[0], prompt), max(self._largest[1], completion))
 
+    @property
+    def counts_requests(self) -> bool:
+        """Whether the budget bounds how many requests are sent."""
+        return self._budget.requests is not None
+
     def likely(self, estimate: tuple[int, int]) -> tuple[int, int]:
         """(prompt, completion) tokens to set aside for a request: its estimate, or the largest counted so far."""
         return max(self._largest[0], estimate[0]), max(self._largest[1], estimate[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import queue
 import random
 import threading
@@ -15,7 +14,7 @@ import httpx2
 from rsiccllm.endpoint.key import Key
 from rsiccllm.endpoint.ledger import Ledger
 from rsiccllm.endpoint.settings import Endpoint
-from rsiccllm.endpoint.wire import Fault, read_completion, read_error, retry_after
+from rsiccllm.endpoint.wire import Fault, answer_line, refusal, retry_after
 from rsiccllm.errors import InputError
 
 GIVE_UP = 32
@@ -171,22 +170,15 @@ class Run:
             async with asyncio.timeout(self._endpoint.timeout):
                 async with self._http.stream("POST", self._endpoint.url, content=body) as response:
                     if response.status_code != 200:
-                        raise self._refusal(response, await self._read(response, 65536, whole=False))
+                        data = await self._read(response, 65536, whole=False)
+                        wait = retry_after(response.headers)
+                        raise refusal(self._endpoint, response.status_code, data, wait, self._answered, self._key.line)
                     data = await self._read(response, self._endpoint.max_answer_bytes, whole=True)
         except (TimeoutError, httpx2.TimeoutException):
             raise Fault("timeout", f"no whole answer within {self._endpoint.timeout:g} s") from None
         except httpx2.HTTPError as error:
-            raise Fault("connection", self._line(f"{type(error).__name__}: {error}")) from None
-        text, finish, tokens = read_completion(data)
-        text, finish = self._key.clean(text), self._key.clean(finish)
-        prompt, completion = tokens or (estimate[0], math.ceil(len(text) / 4))
-        return {
-            "text": text,
-            "finish": finish,
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "estimated": tokens is None,
-        }
+            raise Fault("connection", self._key.line(f"{type(error).__name__}: {error}")) from None
+        return answer_line(data, estimate, self._key.clean)
 
     async def _read(self, response: httpx2.Response, limit: int, whole: bool) -> bytes:
         """The body, at most `limit` bytes of it; more is a fault if it must be whole."""
@@ -200,23 +192,3 @@ class Run:
                     raise Fault("too large", f"an answer of more than {limit:,} bytes", again=False)
                 break
         return bytes(data[:limit])
-
-    def _refusal(self, response: httpx2.Response, data: bytes) -> Exception:
-        """What an answer with another status than 200 means."""
-        status = response.status_code
-        code, said = read_error(data)
-        detail = self._line(f"status {status}" + (f", {said}" if said else ""))
-        wait = retry_after(response.headers)
-        if code == "insufficient_quota" or status == 402:
-            return InputError(f"{self._endpoint.url}: the quota is used up ({detail}). The answers so far are kept")
-        if status == 429 or (status == 503 and wait is not None):
-            return Fault("rate limit", detail, wait=wait)
-        if status >= 500 or status in {408, 409, 425}:
-            return Fault("server error", detail, wait=wait)
-        if not self._answered and (status in {401, 403, 404} or 300 <= status < 400):
-            hint = f"; the key is read from ${self._endpoint.key_variable}" if status in {401, 403} else ""
-            return InputError(f"{self._endpoint.url}: refuses model '{self._endpoint.model}' ({detail}){hint}")
-        return Fault("refused", detail, again=False)
-
-    def _line(self, text: str) -> str:
-        return " ".join(self._key.clean(text).split())[:200]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
+
+from rsiccllm.endpoint.settings import Endpoint
+from rsiccllm.errors import InputError
 
 
 class Fault(Exception):
@@ -41,6 +44,45 @@ def read_completion(data: bytes) -> tuple[str, str, tuple[int, int] | None]:
         return content, finish, _tokens(value.get("usage"))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise Fault("broken body", f"not a chat completion ({type(error).__name__})") from None
+
+
+def answer_line(data: bytes, estimate: tuple[int, int], clean: Callable[[str], str]) -> dict[str, Any]:
+    """A chat completion as its line of the journal, without the id; tokens by `estimate` where it does not count them.
+
+    clean: takes the key out of a text. Raises Fault as `read_completion` does.
+    """
+    text, finish, tokens = read_completion(data)
+    text, finish = clean(text), clean(finish)
+    prompt, completion = tokens or (estimate[0], math.ceil(len(text) / 4))
+    return {
+        "text": text,
+        "finish": finish,
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "estimated": tokens is None,
+    }
+
+
+def refusal(
+    endpoint: Endpoint, status: int, data: bytes, wait: float | None, answered: bool, line: Callable[[str], str]
+) -> InputError | Fault:
+    """What an answer with another status than 200 means; InputError where going on makes no sense.
+
+    wait: seconds it asks for. answered: whether the endpoint has answered anything yet. line: makes a text fit for a
+    message.
+    """
+    code, said = read_error(data)
+    detail = line(f"status {status}" + (f", {said}" if said else ""))
+    if code == "insufficient_quota" or status == 402:
+        return InputError(f"{endpoint.url}: the quota is used up ({detail}). The answers so far are kept")
+    if status == 429 or (status == 503 and wait is not None):
+        return Fault("rate limit", detail, wait=wait)
+    if status >= 500 or status in {408, 409, 425}:
+        return Fault("server error", detail, wait=wait)
+    if not answered and (status in {401, 403, 404} or 300 <= status < 400):
+        hint = f"; the key is read from ${endpoint.key_variable}" if status in {401, 403} else ""
+        return InputError(f"{endpoint.url}: refuses model '{endpoint.model}' ({detail}){hint}")
+    return Fault("refused", detail, again=False)
 
 
 def _tokens(usage: Any) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ from PIL import Image
 from rasterio.windows import Window
 
 from rsiccllm.caption.captioner import LONGEST, Captioner
+from rsiccllm.cluster import joined
 from rsiccllm.errors import InputError
 from rsiccllm.geo.grid import Fit, Grid, Patch
 from rsiccllm.geo.tiles import Tile, cloud_share, is_empty, is_still, pack_cells, pack_map, starts
@@ -162,33 +163,23 @@ def _in_processes(job: Job, groups: Sequence[list[Tile]], workers: int) -> Itera
 
 
 def _on_ray(job: Job, groups: Sequence[list[Tile]], workers: int, address: str) -> Iterator[list[Line]]:
-    import logging
+    with joined(address, num_cpus=workers, object_store_memory=2**27):
+        import ray
 
-    import ray
-
-    here = {"num_cpus": workers, "object_store_memory": 2**27, "include_dashboard": False}
-    given: dict[str, Any] = here if address == "local" else {"address": address}
-    try:
-        ray.init(**given, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # Ray has no class of its own for this
-        reason = " ".join(str(error).split())[:150]
-        raise InputError(f"--ray {address}: cannot be started or joined ({reason})") from None
-    try:
         actors = [ray.remote(num_cpus=1)(Worker).remote(job) for _ in range(workers)]
 
         def submit(number: int, group: list[Tile]) -> Callable[[], list[Line]]:
             waited = actors[number % workers].lines.remote(group)
             return lambda: ray.get(waited)
 
-        yield from _in_order(submit, groups, workers)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InputError):
-            raise error.cause from None
-        raise
-    except ray.exceptions.RayActorError as error:
-        raise InputError(f"--ray: a worker was lost ({str(error).splitlines()[0]}); call again to go on") from None
-    finally:
-        ray.shutdown()
+        try:
+            yield from _in_order(submit, groups, workers)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, InputError):
+                raise error.cause from None
+            raise
+        except ray.exceptions.RayActorError as error:
+            raise InputError(f"--ray: a worker was lost ({str(error).splitlines()[0]}); call again to go on") from None
 
 
 def _in_order(
