@@ -36,6 +36,7 @@ bench: $(READY)
 	$(BIN)/python bench/sft.py
 	$(BIN)/python bench/near_duplicates.py
 	$(BIN)/python bench/teacher.py
+	$(BIN)/python bench/stream.py
 
 # Says so and stops where there is no CUDA GPU.
 bench-gpu: $(READY)

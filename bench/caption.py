@@ -36,8 +36,9 @@ from rsiccllm.sources import open_source
 
 # `transformers serve` with our classes known to it, and our processor, which needs no video processor.
 PEER = (
-    "import sys, transformers, rsiccllm.model.processor; from rsiccllm.model.vlm import PairQwen2_5_VL; "
-    "transformers.PairQwen2_5_VL = PairQwen2_5_VL; from transformers.cli.transformers import main; "
+    "import sys, rsiccllm.model.processor; from rsiccllm.model.vlm import PairQwen2_5_VL; "
+    "import transformers.cli.serving.model_manager as manager; from transformers.cli.transformers import main; "
+    "manager.transformers = sys.modules['transformers']; manager.transformers.PairQwen2_5_VL = PairQwen2_5_VL; "
     "sys.argv = ['transformers', 'serve', *sys.argv[1:]]; main()"
 )
 

@@ -172,7 +172,7 @@ computed: Qwen2.5-VL-7B on N H100, {', '.join(f'{count:,}' for count in pairs)} 
         model = seven_billion(Path(name) / "model")
         build_rsici(["scenes:60,seed=4,size=256"], Path(name) / "rsici")
         for file in ("qwen2_5_vl_7b_lora", "qwen2_5_vl_7b_full_fsdp"):
-            changes = {"model": str(model), "data": str(Path(name) / "rsici")}
+            changes = [f"model={model}", f"data={Path(name) / 'rsici'}"]
             recipe = load_recipe(RECIPES / f"{file}.yaml", SFTRecipe, changes)
             for count in devices:
                 found = plan(recipe, count)

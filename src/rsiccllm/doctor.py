@@ -31,6 +31,7 @@ SERVES = {
     "app": "app",
     "serve": "serve",
     "ray": "several machines",
+    "stream": "training data from http(s) URLs",
     "bench": "scores beside sacreBLEU, in bench/",
     "qlora": "the 4-bit recipes",
 }

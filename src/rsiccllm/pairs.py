@@ -44,7 +44,21 @@ class OpenedPair(NamedTuple):
     mask: np.ndarray | None
 
 
-def open_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
+class Held(NamedTuple):
+    """An image file that is held in memory. name: what errors call it."""
+
+    name: str
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+ImageFile = Path | str | Held
+"""An image file, by its path or in memory."""
+
+
+def open_image(path: ImageFile, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
     """Decode the whole image, upright, as 8-bit RGB (see `to_rgb`). Raises InputError with one line."""
     with _opened(path, max_pixels) as image:
         return to_rgb(image)
@@ -52,16 +66,15 @@ def open_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> PIL.Image.Imag
 
 def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
     """`open_image` of a file that is held in memory. name: what errors call it."""
-    with _opened(name, max_pixels, data) as image:
-        return to_rgb(image)
+    return open_image(Held(name, data), max_pixels)
 
 
-def open_mask(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def open_mask(path: ImageFile, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """[height, width] bool: True where any colour channel is above zero. Raises InputError like `open_image`."""
     return open_classes(path, max_pixels) > 0
 
 
-def open_classes(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def open_classes(path: ImageFile, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """[height, width] values of a mask: the largest of the colour channels, 0 / 255 for 1-bit masks.
 
     Palettes are looked up and transparency is black, so a mask means what a viewer shows of it.
@@ -75,9 +88,9 @@ def open_classes(path: Path | str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def open_pair(
-    before: Path | str,
-    after: Path | str,
-    mask: Path | str | None = None,
+    before: ImageFile,
+    after: ImageFile,
+    mask: ImageFile | None = None,
     resize: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> OpenedPair:
@@ -106,7 +119,7 @@ def open_pair(
     return OpenedPair(first, second, changed)
 
 
-def probe_image(path: Path | str, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def probe_image(path: ImageFile, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(width, height) in pixels as it will be opened (EXIF rotation applied), from the header alone.
 
     Cheap enough to validate thousands of files before long work. Raises InputError for all that the header can tell;
@@ -184,9 +197,9 @@ def _without_pil_limit() -> Iterator[None]:
 
 
 @contextmanager
-def _header(path: Path | str, max_pixels: int, data: bytes | None = None) -> Iterator[PIL.Image.Image]:
-    """The image with its header read and its size checked, its pixels not decoded yet. data: the file, if in memory."""
-    path = Path(path) if data is None else path
+def _header(path: ImageFile, max_pixels: int) -> Iterator[PIL.Image.Image]:
+    """The image with its header read and its size checked, its pixels not decoded yet."""
+    path = Path(path) if isinstance(path, str) else path
     try:
         if isinstance(path, Path) and path.is_dir():
             raise InputError(f"{path}: is a directory, expected an image file")
@@ -194,11 +207,11 @@ def _header(path: Path | str, max_pixels: int, data: bytes | None = None) -> Ite
         if isinstance(path, Path) and path.exists() and not path.is_file():
             raise InputError(f"{path}: not a regular file, expected an image file")
         with _without_pil_limit():
-            image = PIL.Image.open(path if data is None else io.BytesIO(data), formats=FORMATS)
+            image = PIL.Image.open(io.BytesIO(path.data) if isinstance(path, Held) else path, formats=FORMATS)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except PIL.UnidentifiedImageError:
-        size = Path(path).stat().st_size if data is None else len(data)
+        size = len(path.data) if isinstance(path, Held) else path.stat().st_size
         kind = "empty file" if size == 0 else "not an image, or of a kind that is not read"
         raise InputError(f"{path}: {kind}; expected PNG, JPEG, TIFF, BMP or WebP in grey or colour") from None
     except InputError:
@@ -207,12 +220,12 @@ def _header(path: Path | str, max_pixels: int, data: bytes | None = None) -> Ite
         # PIL's decoders answer a broken header with almost any exception there is.
         raise InputError(f"{path}: cannot be opened as an image ({_reason(error)})") from None
     with image:
-        check_size(path, *_upright_size(image), max_pixels)
+        check_size(str(path), *_upright_size(image), max_pixels)
         _check_blocks(path, image, max_pixels)
         yield image
 
 
-def _check_blocks(path: Path | str, image: PIL.Image.Image, max_pixels: int) -> None:
+def _check_blocks(path: ImageFile, image: PIL.Image.Image, max_pixels: int) -> None:
     """A TIFF decodes tile by tile, and a tile may be told to be far larger than the image that it is cut to."""
     tags = getattr(image, "tag_v2", {})
     try:
@@ -224,9 +237,9 @@ def _check_blocks(path: Path | str, image: PIL.Image.Image, max_pixels: int) -> 
 
 
 @contextmanager
-def _opened(path: Path | str, max_pixels: int, data: bytes | None = None) -> Iterator[PIL.Image.Image]:
+def _opened(path: ImageFile, max_pixels: int) -> Iterator[PIL.Image.Image]:
     """The image decoded to its last byte and turned upright."""
-    with _header(path, max_pixels, data) as image:
+    with _header(path, max_pixels) as image:
         turn = _TURNS.get(_orientation(image))
         try:
             image.load()

@@ -22,6 +22,7 @@ from rsiccllm.rsicp.build import build_rsicp
 from rsiccllm.training.dnpo import train_dnpo
 from rsiccllm.training.recipe import DNPORecipe, SFTRecipe
 from rsiccllm.training.sft import train_sft
+from rsiccllm.training.shard_writer import write_shards
 from rsiccllm.training.sharding import SHARDS, load_shards, read_weights
 from rsiccllm.training.trainer import NOTE, merge_checkpoint
 
@@ -34,12 +35,19 @@ def written(path: Path, settings: dict[str, Any]) -> str:
     return str(path)
 
 
-def halfway(run: Path, copy: Path) -> Path:
-    """A run as it was when half its updates were made."""
+def halfway(run: Path, copy: Path, last: int = 4) -> Path:
+    """A run as it was before its last checkpoint."""
     shutil.copytree(run, copy)
     shutil.rmtree(copy / "model")
-    shutil.rmtree(copy / "checkpoints" / "checkpoint-4")
+    shutil.rmtree(copy / "checkpoints" / f"checkpoint-{last}")
     return copy
+
+
+def moved(run: Path) -> Path:
+    """A copy of a run that says it is where it is."""
+    note = json.loads((run / NOTE).read_text())
+    (run / NOTE).write_text(json.dumps({**note, "out": str(run)}))
+    return run
 
 
 def fields(checkpoint: Path, data: Path, out: Path, batch: int, accumulate: int) -> dict[str, Any]:
@@ -88,30 +96,49 @@ def one(tiny_checkpoints: dict[str, Path], data: Path, tmp_path_factory: pytest.
 
 
 @pytest.fixture(scope="module")
+def shards(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data as eight shards of two rows, from which an update takes four: four updates an epoch."""
+    out = tmp_path_factory.mktemp("shards") / "rsici"
+    assert write_shards(data, out, rows=2)["shards"] == 8
+    return out
+
+
+def streaming(checkpoint: Path, shards: Path, out: Path, accumulate: int) -> dict[str, Any]:
+    """A run of six updates, with a checkpoint after the first of its second epoch."""
+    return {**fields(checkpoint, shards, out, 2, accumulate), "max_steps": 6, "save_steps": 5}
+
+
+@pytest.fixture(scope="module")
+def one_streamed(tiny_checkpoints: dict[str, Path], shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process made of shards."""
+    out = tmp_path_factory.mktemp("one") / "streamed"
+    train_sft(SFTRecipe.model_validate(streaming(tiny_checkpoints["qwen2_5_vl"], shards, out, 2)))
+    return out
+
+
+@pytest.fixture(scope="module")
 def two(
-    tiny_checkpoints: dict[str, Path],
-    data: Path,
-    preferences: Path,
-    one: Path,
+    tiny_checkpoints: dict[str, Path], data: Path, preferences: Path, one: Path, shards: Path, one_streamed: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+) -> Path:  # fmt: skip
     """What two processes on gloo made."""
     folder = tmp_path_factory.mktemp("two")
     tiny = tiny_checkpoints["qwen2_5_vl"]
-    out = halfway(one, folder / "from_one")
+    # The recipe's own `out` is the copy's; what it holds was one process's, with twice the batch.
+    out = moved(halfway(one, folder / "from_one"))
+    later = moved(halfway(one_streamed, folder / "streamed_from_one", last=6))
     recipes = [
         written(folder / "ddp.yaml", fields(tiny, data, folder / "trainer", 2, 2)),
         written(folder / "split.yaml", split(tiny, data, folder / "split", 2)),
-        # The recipe's own `out` is the copy's; what it holds was one process's, with twice the batch.
         written(folder / "from_one.yaml", split(tiny, data, out, 2)),
         written(folder / "dnpo.yaml", preference_fields(tiny, preferences, folder / "dnpo", 1, 2)),
         written(
             folder / "dnpo_split.yaml",
             {**preference_fields(tiny, preferences, folder / "dnpo_split", 2, 1), "fsdp": True, **STORED},
         ),
+        written(folder / "streamed.yaml", streaming(tiny, shards, folder / "streamed", 1)),
+        written(folder / "streamed_from_one.yaml", streaming(tiny, shards, later, 1)),
     ]
-    note = json.loads((out / NOTE).read_text())
-    (out / NOTE).write_text(json.dumps({**note, "out": str(out)}))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv-backend", "c10d",
                "--rdzv-endpoint", "localhost:0", str(WORKER), str(folder)]  # fmt: skip
     command += [str(tiny_checkpoints[family]) for family in FAMILIES] + recipes
@@ -188,10 +215,8 @@ def test_a_split_run_equals_one_process_and_goes_on_with_another_number(
     tiny_checkpoints: dict[str, Path], data: Path, one: Path, two: Path, tmp_path: Path
 ) -> None:
     """Undisturbed on one and on two; from one to two and from two to one after half the updates."""
-    back = halfway(two / "split", tmp_path / "from_two")
-    note = json.loads((back / NOTE).read_text())
-    assert note["processes"] == 2
-    (back / NOTE).write_text(json.dumps({**note, "out": str(back)}))
+    back = moved(halfway(two / "split", tmp_path / "from_two"))
+    assert json.loads((back / NOTE).read_text())["processes"] == 2
     recipe = split(tiny_checkpoints["qwen2_5_vl"], data, back, 4)
     with pytest.raises(InputError, match="an update is of 4 pairs, 2 processes, here of 2 pairs, 1 processes"):
         train_sft(SFTRecipe.model_validate({**recipe, "batch_size": 2}))
@@ -207,6 +232,18 @@ def test_a_split_run_equals_one_process_and_goes_on_with_another_number(
     parts = sorted((two / "split" / "checkpoints" / "checkpoint-4" / SHARDS).iterdir())
     assert [part.suffix for part in parts] == [".safetensors"] * 2
     assert parts[0].stat().st_size == pytest.approx(parts[1].stat().st_size, rel=0.1)
+
+
+def test_a_streamed_run_equals_one_process_and_goes_on_within_a_later_epoch_with_two(
+    one_streamed: Path, two: Path
+) -> None:
+    losses, weights = outcome(one_streamed)
+    assert len(losses) == 6
+    for folder in (two / "streamed", two / "streamed_from_one"):
+        other_losses, other = outcome(folder)
+        assert other_losses == pytest.approx(losses, abs=1e-4), folder.name
+        for name, value in weights.items():
+            torch.testing.assert_close(other[name], value, atol=1e-4, rtol=0, msg=f"{folder.name}: {name}")
 
 
 def test_a_sharded_checkpoint_is_merged_into_one_model(two: Path, tmp_path: Path) -> None:

@@ -89,3 +89,26 @@ def data_export(
     from rsiccllm.rsici.export import export
 
     print(f"{out}: " + counted(export(root, form, out, answers, reviewed)))
+
+
+@app.command("shards")
+def data_shards(
+    root: Annotated[Path, typer.Argument(help="a folder that `rsici build` or `rsicp build` wrote")],
+    out: Annotated[Path, typer.Argument(help="the folder to write")],
+    split: Annotated[str, typer.Option(help="the records of this split")] = "train",
+    rows: Annotated[int | None, typer.Option(help="rows a shard, at most")] = None,
+    size: Annotated[float, typer.Option(help="a shard ends at so many MB")] = 64,
+) -> None:
+    """Write Parquet shards that training streams.
+
+    From a disk, or from wherever the folder is copied to: `data` of a recipe names the folder or its URL. Stopped, it
+    goes on where it was when called again.
+
+    \b
+    Example:
+      rsiccllm data shards runs/rsici runs/rsici_shards
+      rsiccllm train sft recipes/tiny_sft.yaml data=runs/rsici_shards
+    """
+    from rsiccllm.training.shard_writer import write_shards
+
+    print(f"{out}: " + counted(write_shards(root, out, split, rows, size)))

@@ -10,9 +10,10 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from rsiccllm.masks import OBJECTS
-from rsiccllm.training.data import PairDataset
+from rsiccllm.training.data import Rows
 from rsiccllm.training.nuisance import disturb
 from rsiccllm.training.packing import Sample
+from rsiccllm.training.shards import Index
 from rsiccllm.training.views import Views
 
 ON_CHANGE = 0.7
@@ -28,7 +29,7 @@ class Crops(Dataset):
     side: of the square in pixels, None for whole images; a smaller image stays whole. nuisance: strength of `disturb`.
     """
 
-    def __init__(self, views: Views | PairDataset, side: int | None, nuisance: float, seed: int) -> None:
+    def __init__(self, views: Views | Rows, side: int | None, nuisance: float, seed: int) -> None:
         self.views, self.side, self.nuisance, self.seed = views, side, nuisance, seed
         # Ends OpenCV's threads, before loader processes are forked: a fork would wait for threads that it has not got.
         cv2.setNumThreads(1)
@@ -42,6 +43,11 @@ class Crops(Dataset):
     def times(self) -> int:
         """As in Views, 1 where the pairs are not in views."""
         return self.views.times if isinstance(self.views, Views) else 1
+
+    @property
+    def index(self) -> Index | None:
+        """As in PairDataset."""
+        return self.views.index
 
     @property
     def sizes(self) -> list[int]:

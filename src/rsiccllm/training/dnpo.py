@@ -33,6 +33,7 @@ from rsiccllm.training.losses import (
 from rsiccllm.training.packing import PackingCollator, Sample, collator_of
 from rsiccllm.training.recipe import DNPORecipe
 from rsiccllm.training.reference import adapters_off, stored_reference
+from rsiccllm.training.streamed import ShardDataset, streamed
 from rsiccllm.training.trainer import (
     StageTrainer,
     claim_output,
@@ -224,26 +225,28 @@ def unpacked(samples: Sequence[Sample]) -> dict[str, Sequence[Sample]]:
 
 
 class PreferenceDataset(PairDataset):
-    """Preferences, the chosen answer first, each with its kinds and, where stored, its reference log-probabilities."""
+    """Preferences, the chosen answer first, each with its reference log-probabilities where they are stored."""
 
     reference: dict[str, list[float]] | None = None
 
     def __getitem__(self, index: int) -> Sample:
-        sample, record = super().__getitem__(index), self.records[index]
-        assert isinstance(record, Preference)
-        sample.kinds = [rejected.kind.split(":")[0] for rejected in record.rejected[: len(sample.answers) - 1]]
+        sample = super().__getitem__(index)
         if self.reference is not None:
-            sample.reference = self.reference[record.id]
+            sample.reference = self.reference[sample.id]
         return sample
 
 
-def dnpo_dataset(recipe: DNPORecipe) -> PreferenceDataset:
+def dnpo_dataset(recipe: DNPORecipe) -> PreferenceDataset | ShardDataset:
     """The rows that a recipe trains on, the chosen answer first. Raises InputError where they are missing or broken."""
 
     def answers(record: Instruction | Preference) -> list[str]:
         assert isinstance(record, Preference)
         return [record.chosen, *(answer.text for answer in record.rejected[: recipe.max_rejected])]
 
+    if (rows := streamed(recipe, PREFERENCES, Preference, answers)) is not None:
+        if stores_reference(recipe):
+            raise InputError("stored_reference: nothing is stored for data in shards; set stored_reference=false")
+        return rows
     dataset = fill_dataset(PreferenceDataset, recipe, PREFERENCES, Preference, answers)
     twice = [name for name, times in Counter(record.id for record in dataset.records).items() if times > 1]
     if twice:  # what is stored of the reference goes by id
@@ -280,6 +283,6 @@ def train_dnpo(recipe: DNPORecipe) -> Path:
         recipe, model, processor, dataset, unpacked if drawing else collator, validation,
         reference=reference, packing=collator if drawing else None,
     )  # fmt: skip
-    if stores_reference(recipe):
+    if isinstance(dataset, PreferenceDataset) and stores_reference(recipe):
         dataset.reference = stored_reference(recipe, checkpoint, model, dataset, collator, trainer.args.device)
     return train_and_save(trainer, processor)

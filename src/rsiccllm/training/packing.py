@@ -38,6 +38,7 @@ class Sample:
     (question, answer) of earlier turns of a dialogue; they are part of the prompt, and nothing is learnt on them.
     kinds: with preferences, how each rejected answer was made. reference: with preferences, the log-probability of each
     answer under the reference, where it is stored. drawn: tokens of an answer drawn from the model, packed as the last.
+    task: what is asked, as in Instruction.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Sample:
     objects: np.ndarray | None = None
     reference: list[float] | None = None
     drawn: list[int] = field(default_factory=list)
+    task: str = "caption"
 
 
 def prompt_positions(mm_token_type_ids: Tensor, image_grid_thw: Tensor, merge: int) -> Tensor:

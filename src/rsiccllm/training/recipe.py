@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rsiccllm.errors import InputError
 from rsiccllm.files import PlainLoader, describe_validation, parse_yaml, read_text
@@ -27,11 +28,29 @@ def _where_fast(value: object) -> object:
     return fast_bf16()
 
 
+def _place(value: object) -> object:
+    """A path, or the URL of a folder: file names are joined to it, and it is written down, so it holds no secret."""
+    if not isinstance(value, str):
+        return value
+    if "://" not in value:
+        return Path(value)
+    try:
+        parts = urlsplit(value)
+        secret = parts.username or parts.password
+    except ValueError:
+        raise ValueError("expected a folder, or a URL of one") from None
+    if secret is not None or "::" in value or parts.query or parts.fragment:
+        raise ValueError("expected the URL of a folder, with neither user, password, '::', '?' nor '#'")
+    return Path(unquote(parts.path)) if parts.scheme == "file" and not parts.netloc else value
+
+
 class Recipe(BaseModel):
     """Settings that all stages share.
 
     model: folder or hub name of the checkpoint to start from. data: a folder that `rsici build` or `rsicp build` wrote,
-    or several, each with its weight: how large a share of what is shown comes from it, whatever its size.
+    or several, each with its weight: how large a share of what is shown comes from it, whatever its size; or one folder
+    or URL of what `data shards` wrote. shard_cache: a folder that keeps shards from a URL, up to shard_cache_gb; None:
+    rsiccllm/shards in the user's cache folder.
     out: where checkpoints, logs and the finished model go. split: which part of the data is trained on.
     batch_size: image pairs a step on one device; accumulate: steps whose gradients are added before an update.
     max_steps: updates; where None, `epochs` passes over the data. warmup_steps: updates of linear rise to the learning
@@ -51,7 +70,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str
-    data: Path | dict[Path, Annotated[float, Field(gt=0)]]
+    data: Path | str | dict[Path | str, Annotated[float, Field(gt=0)]]
     out: Path
     split: str = "train"
     batch_size: int = Field(8, ge=1)
@@ -75,13 +94,20 @@ class Recipe(BaseModel):
     ema: float | None = Field(None, gt=0, lt=1)
     feature_cache: Path | None = None
     feature_cache_gb: float = Field(20.0, gt=0)
+    shard_cache: Path | None = None
+    shard_cache_gb: float = Field(20.0, gt=0)
     workers: int = Field(0, ge=0, le=64)
     process_timeout: int = Field(1800, ge=1)
 
     @property
-    def weights(self) -> dict[Path, float]:
-        """The folders of data and their weights."""
+    def weights(self) -> dict[Path | str, float]:
+        """The folders of data, or the URL, and their weights."""
         return self.data if isinstance(self.data, dict) else {self.data: 1.0}
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _places(cls, value: object) -> object:
+        return {_place(key): weight for key, weight in value.items()} if isinstance(value, dict) else _place(value)
 
     @model_validator(mode="after")
     def _data(self) -> Recipe:

@@ -14,9 +14,10 @@ from rsiccllm.model.difference import fact_loss, map_loss
 from rsiccllm.model.processor import load_processor
 from rsiccllm.records import INSTRUCTIONS, Instruction, Preference
 from rsiccllm.training.crops import Crops
-from rsiccllm.training.data import PairDataset, check_lengths, fill_dataset
+from rsiccllm.training.data import PairDataset, Rows, check_lengths, fill_dataset
 from rsiccllm.training.packing import collator_of
 from rsiccllm.training.recipe import SFTRecipe
+from rsiccllm.training.streamed import streamed
 from rsiccllm.training.trainer import (
     StageTrainer,
     claim_output,
@@ -59,14 +60,16 @@ class SFTTrainer(StageTrainer):
         return (loss, output) if return_outputs else loss
 
 
-def sft_dataset(recipe: SFTRecipe) -> PairDataset:
+def sft_dataset(recipe: SFTRecipe) -> Rows:
     """The rows that a recipe trains on. Raises InputError where they are not there or broken."""
 
     def answers(record: Instruction | Preference) -> list[str]:
         assert isinstance(record, Instruction)
         return record.answers[: recipe.max_answers]
 
-    return fill_dataset(PairDataset, recipe, INSTRUCTIONS, Instruction, answers)
+    return streamed(recipe, INSTRUCTIONS, Instruction, answers) or fill_dataset(
+        PairDataset, recipe, INSTRUCTIONS, Instruction, answers
+    )
 
 
 def train_sft(recipe: SFTRecipe) -> Path:

@@ -44,7 +44,9 @@ from rsiccllm.training.features import FeatureCache, TextureCache
 from rsiccllm.training.health import plot_health
 from rsiccllm.training.mix import MixSampler
 from rsiccllm.training.recipe import AnswerRecipe, DifferenceRecipe, DNPORecipe, Recipe, SFTRecipe
+from rsiccllm.training.shard_order import ShardSampler
 from rsiccllm.training.sharding import SHARDS, load_shards, read_weights, save_shards, split, whole_weights
+from rsiccllm.training.shards import holds_shards
 from rsiccllm.training.validation import Validation
 
 NOTE = "recipe.json"
@@ -123,9 +125,20 @@ class StageTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Any:
         mix: Any = train_dataset or self.train_dataset
+        if getattr(mix, "index", None) is not None:
+            return ShardSampler(mix.index, self.recipe.seed, self._train_batch_size, getattr(mix, "times", 1))
         if len(getattr(mix, "sizes", [None])) == 1:
             return super()._get_train_sampler(train_dataset)
         return MixSampler(mix.sizes, mix.weights, self.recipe.seed)
+
+    def get_train_dataloader(self) -> Any:
+        """The Trainer's. Where batches are dealt out to processes, the loader of a run that goes on within an epoch
+        looks for the sampler one step too near, and would take the first epoch's order for every one."""
+        loader = super().get_train_dataloader()
+        dealt = getattr(loader.batch_sampler, "batch_sampler", None)
+        if dealt is not None:
+            loader.batch_sampler.sampler = dealt.sampler
+        return loader
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """On the device, and with what is kept of a frozen tower."""
@@ -359,9 +372,10 @@ def claim_output(recipe: Recipe) -> bool:
     wanted, note = _settings(recipe), recipe.out / NOTE
     if note.exists():
         held = read_json(note)
-        free = {"workers", "log_steps", "process_timeout"}
+        free = {"workers", "log_steps", "process_timeout", "shard_cache", "shard_cache_gb"}
         if pairs_an_update(held) == pairs_an_update(wanted):
-            free |= {"batch_size", "accumulate"}  # the same updates, by more or fewer processes
+            # The same updates, by more or fewer processes; the order of shards goes by batches.
+            free |= {"accumulate"} if any(map(holds_shards, recipe.weights)) else {"batch_size", "accumulate"}
         elif "processes" in held and held["processes"] != wanted["processes"]:
             before, now = (f"{pairs_an_update(run)} pairs, {run['processes']} processes" for run in (held, wanted))
             raise InputError(f"{recipe.out}: an update is of {before}, here of {now}; set batch_size or accumulate")
@@ -505,7 +519,7 @@ def _say_where_from(model: Any, recipe: Recipe, seen: Iterable[str]) -> None:
     model.config.provenance = {
         "stage": getattr(recipe, "stage", ""),
         "base": recipe.model,
-        "data": ", ".join(folder.name for folder in recipe.weights),
+        "data": ", ".join(Path(folder).name for folder in recipe.weights),
         "split": recipe.split,
         "seen": sorted({*seen, *before.get("seen", ())}),
         "rsiccllm": __version__,

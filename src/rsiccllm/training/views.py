@@ -9,8 +9,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from rsiccllm.pairs import OpenedPair
-from rsiccllm.training.data import PairDataset
+from rsiccllm.training.data import Rows
 from rsiccllm.training.packing import Sample
+from rsiccllm.training.shards import Index
 from rsiccllm.turning import TURNS, Turn, turn_caption, turn_pair, turn_pixels
 
 OPPOSITE = {"appear": "disappear", "disappear": "appear"}
@@ -46,7 +47,7 @@ class Views(Dataset):
     An index names pair and view, so a stopped run that goes on sees what it would have seen.
     """
 
-    def __init__(self, pairs: PairDataset, swapped: bool) -> None:
+    def __init__(self, pairs: Rows, swapped: bool) -> None:
         self.pairs = pairs
         self.views = [View(turn, dates) for turn in TURNS for dates in ((False, True) if swapped else (False,))]
 
@@ -59,6 +60,11 @@ class Views(Dataset):
     def times(self) -> int:
         """How many ways each pair is seen in: an epoch sees each pair once, in one of them."""
         return len(self.views)
+
+    @property
+    def index(self) -> Index | None:
+        """As in PairDataset."""
+        return self.pairs.index
 
     @property
     def sizes(self) -> list[int]:
@@ -75,7 +81,7 @@ class Views(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         number, view = divmod(index, len(self.views))
-        record, sample = self.pairs.records[number], self.pairs[number]
+        sample = self.pairs[number]
         # A dialogue's earlier turns would have to be turned with it; a box cannot be by its words.
-        fixed = sample.answers and (sample.history or getattr(record, "task", "caption") not in TURNED_TASKS)
+        fixed = sample.answers and (sample.history or sample.task not in TURNED_TASKS)
         return sample if fixed else self.views[view].of(sample)
