@@ -19,6 +19,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,8 @@ PEER = (
     "import sys, rsiccllm.model.processor; from rsiccllm.model.vlm import PairQwen2_5_VL; "
     "import transformers.cli.serving.model_manager as manager; from transformers.cli.transformers import main; "
     "manager.transformers = sys.modules['transformers']; manager.transformers.PairQwen2_5_VL = PairQwen2_5_VL; "
+    "from transformers.models.auto import modeling_auto as auto; "
+    "auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES['rsiccllm_qwen2_5_vl'] = 'PairQwen2_5_VL'; "
     "sys.argv = ['transformers', 'serve', *sys.argv[1:]]; main()"
 )
 
@@ -97,37 +100,42 @@ def load(url: str, bodies: Sequence[bytes], requests: int, flight: int) -> tuple
 def serving(command: Sequence[str], port: int, bodies: Sequence[bytes], requests: int, flight: int,
             truth: Sequence[str], name: str) -> float | None:  # fmt: skip
     """Start a server, put the load on it, print a line. None where it does not come up."""
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        end = time.monotonic() + 120
-        while True:
-            if server.poll() is not None:
-                assert server.stderr is not None
-                print(f"{name}: did not start ({(server.stderr.read().strip().splitlines() or ['no word'])[-1][:120]})")
-                return None
-            try:
-                if httpx2.get(f"{url}/health", timeout=2, trust_env=False).status_code < 500:
-                    break
-            except httpx2.HTTPError:
-                pass
-            if time.monotonic() > end:
-                print(f"{name}: did not answer within 120 s")
-                return None
-            time.sleep(0.2)
+    # What it says goes to a file: a pipe that nobody reads would fill up and stop it.
+    with tempfile.TemporaryFile("w+") as said:
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, text=True)
         try:
-            rate, times, texts = load(url, bodies, requests, flight)
+            fault = waiting(server, port)
+            if fault is None:
+                rate, times, texts = load(f"http://127.0.0.1:{port}", bodies, requests, flight)
         except httpx2.HTTPError as error:
-            print(f"{name}: {str(error).splitlines()[0][:150]}")
+            fault = str(error).splitlines()[0][:150]
+        finally:
+            server.kill()
+            server.wait()
+        if fault is not None:
+            said.seek(0)
+            print(f"{name}: {fault} ({(said.read().strip().splitlines() or ['no word'])[-1][:120]})")
             return None
-    finally:
-        server.kill()
-        server.wait()
     times.sort()
     same = sum(text == truth[number % len(truth)] for number, text in enumerate(texts))
     p50, p95 = (times[int(share * (len(times) - 1))] for share in (0.5, 0.95))
     print(f"{name:<32}{rate:>10.2f}/s   p50 {p50:.2f} s   p95 {p95:.2f} s   same as the loop's: {same}/{len(texts)}")
     return rate
+
+
+def waiting(server: subprocess.Popen[str], port: int) -> str | None:
+    """Wait until a server answers; why it does not, or None."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            return "did not start"
+        try:
+            if httpx2.get(f"http://127.0.0.1:{port}/health", timeout=2, trust_env=False).status_code < 500:
+                return None
+        except httpx2.HTTPError:
+            pass
+        time.sleep(0.2)
+    return "did not answer within 120 s"
 
 
 def free_port() -> int:
