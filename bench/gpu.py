@@ -30,6 +30,7 @@ import torch
 import transformers
 from PIL import Image
 
+from rsiccllm.model.precision import fast_bf16
 from rsiccllm.model.processor import TINY_CHAT_TEMPLATE, PairProcessor, build_tiny_processor
 from rsiccllm.model.sizes import published_config
 from rsiccllm.model.tiny import build_tiny_model
@@ -125,7 +126,7 @@ def configuration(processor: PairProcessor, small: bool, layers: int | None = No
 
 def new_model(config: Any, recipe: AnswerRecipe) -> Any:
     """Random weights on the device, frozen and with adapters as the recipe has it."""
-    torch.set_default_dtype(torch.bfloat16 if recipe.lora_rank else torch.float32)
+    torch.set_default_dtype(torch.bfloat16 if recipe.lora_rank and recipe.bf16 else torch.float32)
     try:
         with DEVICE:
             model = PairQwen2_5_VL(config)
@@ -173,8 +174,8 @@ def trl_trainer(recipe: AnswerRecipe, model: Any, processor: PairProcessor, data
     from trl import SFTTrainer as TheirTrainer
 
     common: dict[str, Any] = {
-        "output_dir": str(recipe.out), "report_to": "none", "use_cpu": not CUDA, "bf16": True, "max_length": None,
-        "gradient_checkpointing": recipe.gradient_checkpointing, "disable_tqdm": True,
+        "output_dir": str(recipe.out), "report_to": "none", "use_cpu": not CUDA, "bf16": fast_bf16(),
+        "max_length": None, "gradient_checkpointing": recipe.gradient_checkpointing, "disable_tqdm": True,
     }  # fmt: skip
 
     def said(text: str, role: str = "assistant") -> list[dict[str, str]]:
@@ -325,7 +326,7 @@ def main(arguments: list[str] | None = None) -> None:
           f"2 x {side} px; full: {'all' if layers is None else layers} layers of the language model")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         common: dict[str, Any] = {
-            "model": "7b", "data": Path(folder), "out": Path(folder), "learning_rate": 1e-5, "bf16": True,
+            "model": "7b", "data": Path(folder), "out": Path(folder), "learning_rate": 1e-5, "bf16": fast_bf16(),
             "gradient_checkpointing": True, "batch_size": given.pairs,
         }  # fmt: skip
         for way, fields in (("LoRA", {"lora_rank": given.rank, "train_vision": False}), ("full", {})):
