@@ -19,7 +19,7 @@ def demo(
 ) -> None:
     """Train a small model on rendered scenes, with a report.
 
-    The whole path from nothing: about 6 minutes on 2 cores. Stopped, it goes on when called again.
+    The whole path from nothing: some minutes on 2 cores. Stopped, it goes on when called again.
     """
     quiet()
     from rsiccllm.demo.run import run_demo
