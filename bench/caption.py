@@ -189,7 +189,8 @@ def main() -> None:
         ports[0], [body("m", pair) for pair in pairs], options.requests, options.flight, truth, "rsiccllm serve",
     )  # fmt: skip
     theirs = serving(
-        [sys.executable, "-c", PEER, name, "--port", str(ports[1]), "--host", "127.0.0.1", "--device", "cpu"],
+        [sys.executable, "-c", PEER, name, "--port", str(ports[1]), "--host", "127.0.0.1", "--device", "cpu",
+         "--dtype", "float32"],  # ours computes so on a CPU; the checkpoint's bfloat16 can be many times slower
         ports[1], [body(name, pair) for pair in pairs], options.requests, options.flight, truth, "transformers serve",
     )  # fmt: skip
     if ours and theirs:
