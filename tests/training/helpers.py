@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +21,7 @@ from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import PREFERENCES
 from rsiccllm.training.packing import PackingCollator, Sample
+from rsiccllm.training.trainer import newest_checkpoint
 
 
 def noise(rng: np.random.Generator, height: int = 56, width: int = 56) -> Image.Image:
@@ -74,3 +79,17 @@ def uneven(preferences: Path, out: Path) -> Path:
     (out / PREFERENCES).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (out / CHECKSUMS).unlink()
     return out
+
+
+def killed_at_its_first_checkpoint(command: list[str], out: Path, **how: Any) -> None:
+    """Start a training and end it by kill -9 once it has written a checkpoint into `out`, before it is finished.
+
+    how: for `subprocess.Popen`.
+    """
+    process = subprocess.Popen(command, **how)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and newest_checkpoint(out) is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "model").exists(), "killed too late to show anything"

@@ -7,14 +7,13 @@ import os
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import killed_at_its_first_checkpoint
 from PIL import Image
 
 from rsiccllm.errors import InputError
@@ -179,13 +178,7 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
     subprocess.run(command("whole"), check=True, **quiet)  # type: ignore[call-overload]
-    process = subprocess.Popen(command("cut"), **quiet)  # type: ignore[call-overload]
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and newest_checkpoint(tmp_path / "cut") is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "cut" / "model").exists(), "killed too late to show anything"
+    killed_at_its_first_checkpoint(command("cut"), tmp_path / "cut", **quiet)
     cached = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")}
     # What a kill leaves half-written is passed over, however new it looks.
     torn = tmp_path / "cut" / "checkpoints" / "checkpoint-11"

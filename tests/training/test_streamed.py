@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fsspec
 import pytest
+from helpers import killed_at_its_first_checkpoint
 from serving import served
 
 from rsiccllm.errors import InputError
@@ -25,7 +24,6 @@ from rsiccllm.training.plan import plan
 from rsiccllm.training.recipe import DifferenceRecipe, DNPORecipe, SFTRecipe
 from rsiccllm.training.sft import train_sft
 from rsiccllm.training.shard_writer import write_shards
-from rsiccllm.training.trainer import newest_checkpoint
 
 COMMON = {"batch_size": 2, "learning_rate": 1e-3, "log_steps": 1, "save_steps": 2, "warmup_steps": 0}
 
@@ -66,13 +64,7 @@ def test_a_killed_streamed_run_ends_as_an_undisturbed_one(
         return [sys.executable, "-m", "rsiccllm.cli", "train", "sft", str(tmp_path / "r.yaml"), f"out={tmp_path / out}"]
 
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
-    process = subprocess.Popen(command("cut"), **quiet)  # type: ignore[call-overload]
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and newest_checkpoint(tmp_path / "cut") is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "cut" / "model").exists(), "killed too late to show anything"
+    killed_at_its_first_checkpoint(command("cut"), tmp_path / "cut", **quiet)
     for out in ("cut", "whole"):
         subprocess.run(command(out), check=True, **quiet)  # type: ignore[call-overload]
     assert len(logged(tmp_path / "whole")) == 10
