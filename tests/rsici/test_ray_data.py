@@ -23,6 +23,7 @@ from PIL import Image
 from chat_server import Act, ChatServer, completion, text_of
 from rsiccllm.benchmark.models import folder_digest, open_model
 from rsiccllm.benchmark.predict import predict
+from rsiccllm.cli import main
 from rsiccllm.endpoint import (
     Budget,
     Client,
@@ -331,6 +332,18 @@ def test_impossible_options(given: tuple[Any, ...], message: str) -> None:
     with pytest.raises(InputError) as caught:
         cluster_of(*given)
     assert str(caught.value).startswith(message)
+
+
+def test_rules_are_not_asked_on_a_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["rsiccllm", "rsici", "build", "--source", "scenes:4", "--out", str(tmp_path / "out"), "--ray", "local"]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "rsiccllm: --ray: the rules ask nobody; expected it with --teacher openai\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_options() -> None:

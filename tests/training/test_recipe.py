@@ -79,3 +79,12 @@ def test_a_missing_field_and_a_broken_override(tmp_path: Path) -> None:
         load_recipe(path, SFTRecipe, ["learning_rate"])
     with pytest.raises(InputError, match="no such file"):
         load_recipe(tmp_path / "none.yaml", SFTRecipe)
+
+
+def test_a_password_in_a_url_is_not_repeated(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("model: m\nout: o\nlearning_rate: 1e-3\n", encoding="utf-8")
+    with pytest.raises(InputError, match="with neither user, password") as caught:
+        load_recipe(path, SFTRecipe, ["data=s3://key:secret@bucket/x"])
+    assert "s3://...@bucket/x" in str(caught.value)
+    assert "secret" not in str(caught.value)

@@ -64,11 +64,15 @@ def rsici_build(
         --model Qwen/Qwen2.5-VL-72B-Instruct --tasks paper --dry-run --out runs/taught
     """
     from rsiccllm.endpoint import Budget, Endpoint, cluster_of
+    from rsiccllm.errors import InputError
     from rsiccllm.rsici.build import BuildSettings
     from rsiccllm.rsici.command import build, task_settings
 
     asked, only = task_settings(source, tasks, shares, preset, split, phrasings, boxes, seed)
     settings = BuildSettings(asked, tile, speck, only, shard, duplicates)
+    cluster = cluster_of(ray, workers, vllm or [])
+    if cluster is not None and teacher == "rules":
+        raise InputError("--ray: the rules ask nobody; expected it with --teacher openai")
 
     def endpoint() -> Endpoint:
         return Endpoint(
@@ -80,7 +84,7 @@ def rsici_build(
             requests_per_minute=requests_per_minute,
             price_in=price_in,
             price_out=price_out,
-            cluster=cluster_of(ray, workers, vllm or []),
+            cluster=cluster,
         )
 
     budget = Budget(max_requests, max_tokens, max_money)

@@ -339,7 +339,8 @@ def load_recipe(path: Path, kind: type[Kind], overrides: Sequence[str] = ()) -> 
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise InputError(f"{where}: {describe_validation(error)}") from None
+        # A URL is refused that holds a password, and what tells of it may be kept in a log.
+        raise InputError(re.sub(r"://[^/@\s]+@", "://...@", f"{where}: {describe_validation(error)}")) from None
 
 
 def describe(kind: type[Recipe]) -> str:
