@@ -195,8 +195,13 @@ def main() -> None:
     given = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    if given.only_table:  # also what older code found: each row says of which it is
-        show(list(read_rows("preferences").values()))
+    if given.only_table:  # also what older code found: a table for each code and checkpoint, the fullest last and drawn
+        made: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+        for row in read_rows("preferences").values():
+            made[row["code"], row["weights"]].append(row)
+        for (code, weights), rows in sorted(made.items(), key=lambda item: len(item[1])):
+            print(f"code {code}, checkpoint {weights}")
+            show(rows)
         return
     code = code_digest(CODE)
     weights = weights_digest(str(given.demo / "sft" / "model"))
