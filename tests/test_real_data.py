@@ -12,6 +12,7 @@ from rsiccllm.benchmark.predict import predict
 from rsiccllm.benchmark.run import run_score
 from rsiccllm.caption.captioner import Captioner
 from rsiccllm.model.checkpoint import save_model
+from rsiccllm.model.precision import fast_bf16
 from rsiccllm.model.processor import build_tiny_processor
 from rsiccllm.model.tiny import build_tiny_model
 from rsiccllm.pairs import open_pair
@@ -40,7 +41,7 @@ def trained(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     save_model(
         build_tiny_model(processor, width=128, layers=2, vision_width=64, vision_layers=2), processor, folder / "m"
     )
-    common = {"max_pixels": 112 * 112, "min_pixels": 56 * 56, "batch_size": 20, "bf16": True, "save_steps": 1000}
+    common = {"max_pixels": 112 * 112, "min_pixels": 56 * 56, "batch_size": 20, "bf16": fast_bf16(), "save_steps": 1000}
     sft = SFTRecipe(
         model=str(folder / "m"), data=folder / "rsici", out=folder / "sft", max_steps=160, learning_rate=3e-3, **common
     )
