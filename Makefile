@@ -10,7 +10,7 @@ demo: $(READY)
 
 # Two processes share the files of tests; one thread each, since more than one would wait for the other's.
 test: $(READY) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The wheel and the sdist, built, installed into a fresh environment outside the tree, and tried.
 package: $(READY)

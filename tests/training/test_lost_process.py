@@ -33,10 +33,13 @@ def second_of(job: subprocess.Popen[str]) -> psutil.Process:
     return found[0]
 
 
-def logged(out: Path) -> dict[int, float]:
+def entries(out: Path) -> list[dict[str, float]]:
     path = out / "log.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {entry["step"]: entry["loss"] for entry in map(json.loads, lines) if "loss" in entry}
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def logged(out: Path) -> dict[int, float]:
+    return {int(entry["step"]): entry["loss"] for entry in entries(out) if "loss" in entry}
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
@@ -77,10 +80,10 @@ def test_a_lost_process_ends_the_run_which_goes_on(
     print(f"{sent.name}: ended after {time.monotonic() - began:.1f} s at update {reached}, goes on from {kept}")
 
     # It goes on with any number of processes (test_distributed.py); one need not be launched.
-    begun = (out / "log.jsonl").read_text(encoding="utf-8").splitlines()[:kept]
+    begun = entries(out)[:kept]
     whole = {**settings, "batch_size": 2}
     train_sft(SFTRecipe.model_validate(whole))
-    assert (out / "log.jsonl").read_text(encoding="utf-8").splitlines()[:kept] == begun, "it began anew"
+    assert entries(out)[:kept] == begun, "it began anew"
     whole["out"] = str(tmp_path / "whole")
     train_sft(SFTRecipe.model_validate(whole))
     assert list(logged(out)) == list(range(1, UPDATES + 1))
