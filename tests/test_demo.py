@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rsiccllm.demo.run import run_demo
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_java() -> Iterator[None]:
+    """METEOR's program starts anew for each of many rows, and has tests of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "")
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,7 +188,6 @@ def test_a_compiled_layer_equals_eager(tiny_checkpoints: dict[str, Path], compil
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("RSICCLLM_SLOW" not in os.environ, reason="minutes of compiling; set RSICCLLM_SLOW")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_compiled_model_equals_eager(tiny_checkpoints: dict[str, Path], compiler: None, family: str) -> None:
     folder = tiny_checkpoints[family]

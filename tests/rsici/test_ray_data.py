@@ -125,7 +125,7 @@ def test_a_build_is_the_same_and_asks_the_same(cluster: Cluster, pairs: Path, tm
         assert not server.requests
 
 
-@pytest.mark.skipif("RSICCLLM_SLOW" not in os.environ, reason="most of a minute of Ray; set RSICCLLM_SLOW")
+@pytest.mark.slow
 def test_a_build_killed_with_kill_9_goes_on(cluster: Cluster, pairs: Path, tmp_path: Path) -> None:
     def act(number: int, request: dict[str, Any]) -> Act:
         said = completion("A house is built in the top left.")

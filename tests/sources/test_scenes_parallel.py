@@ -65,7 +65,7 @@ parallel._cores = lambda: 2
 from rsiccllm.cli import main
 if __name__ == "__main__":
     import sys
-    sys.argv = ["rsiccllm", "rsici", "build", "--source", "scenes:400,seed=3,size=64,easy=1", "--out", {str(out)!r}]
+    sys.argv = ["rsiccllm", "rsici", "build", "--source", "scenes:200,seed=3,size=64,easy=1", "--out", {str(out)!r}]
     main()
 """
     script = out.with_name("build.py")
@@ -103,13 +103,13 @@ def test_ctrl_c_is_one_line_and_the_next_call_goes_on(tmp_path: Path) -> None:
     assert messages.strip().splitlines()[-1] == "rsiccllm: stopped; call again to go on"
     assert until(lambda: group(process.pid) == set(), 10)
     done = contents(images)
-    assert 30 < len(done) < 1200, "stopped too late to show anything"
+    assert 30 < len(done) < 600, "stopped too late to show anything"
     assert all(name.endswith(".png") and not name.startswith(".") for name in done), "only whole files stay"
     process = start(out)
     process.communicate(timeout=120)
     assert process.returncode == 0
     after = contents(images)
-    assert len(after) == 1200
+    assert len(after) == 600
     assert done.items() <= after.items()
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -81,12 +83,14 @@ def uneven(preferences: Path, out: Path) -> Path:
     return out
 
 
-def killed_at_its_first_checkpoint(command: list[str], out: Path, **how: Any) -> None:
-    """Start a training and end it by kill -9 once it has written a checkpoint into `out`, before it is finished.
-
-    how: for `subprocess.Popen`.
-    """
-    process = subprocess.Popen(command, **how)
+def killed_at_its_first_checkpoint(fields: dict[str, Any], out: Path) -> None:
+    """Start `train sft` on a recipe and end it by kill -9 once it has written a checkpoint into `out`, before it is
+    finished."""
+    recipe = out.with_suffix(".yaml")
+    recipe.write_text(json.dumps(fields), encoding="utf-8")  # JSON is YAML
+    command = [sys.executable, "-m", "rsiccllm.cli", "train", "sft", str(recipe), f"out={out}"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and newest_checkpoint(out) is None:
         time.sleep(0.01)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -169,22 +166,14 @@ def test_a_killed_run_ends_as_an_undisturbed_one(
     }  # fmt: skip
     if kept == "validation":
         fields["validation"] = str(data[0])
-    recipe = tmp_path / "r.yaml"
-    recipe.write_text(json.dumps(fields), encoding="utf-8")  # JSON is YAML
-
-    def command(out: str) -> list[str]:
-        return [sys.executable, "-m", "rsiccllm.cli", "train", "sft", str(recipe), f"out={tmp_path / out}"]
-
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
-    subprocess.run(command("whole"), check=True, **quiet)  # type: ignore[call-overload]
-    killed_at_its_first_checkpoint(command("cut"), tmp_path / "cut", **quiet)
+    train_sft(SFTRecipe.model_validate({**fields, "out": tmp_path / "whole"}))
+    killed_at_its_first_checkpoint(fields, tmp_path / "cut")
     cached = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.safetensors")}
     # What a kill leaves half-written is passed over, however new it looks.
     torn = tmp_path / "cut" / "checkpoints" / "checkpoint-11"
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"torn")
-    subprocess.run(command("cut"), check=True, **quiet)  # type: ignore[call-overload]
+    train_sft(SFTRecipe.model_validate({**fields, "out": tmp_path / "cut"}))
     assert losses(tmp_path / "cut") == pytest.approx(losses(tmp_path / "whole"), abs=1e-6)
     for one, other in zip(read_evaluations(tmp_path / "whole"), read_evaluations(tmp_path / "cut"), strict=True):
         assert one == pytest.approx(other, abs=1e-6)

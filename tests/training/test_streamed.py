@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import fsspec
@@ -58,15 +55,9 @@ def test_a_killed_streamed_run_ends_as_an_undisturbed_one(
         **COMMON, "model": str(tiny_checkpoints["qwen2_5_vl"]), "data": str(data / "rsici_shards"), "max_steps": 10,
         "accumulate": 2, "workers": 2, "nuisance": 0.5, "turns": True,
     }  # fmt: skip
-    (tmp_path / "r.yaml").write_text(json.dumps(fields), encoding="utf-8")
-
-    def command(out: str) -> list[str]:
-        return [sys.executable, "-m", "rsiccllm.cli", "train", "sft", str(tmp_path / "r.yaml"), f"out={tmp_path / out}"]
-
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
-    killed_at_its_first_checkpoint(command("cut"), tmp_path / "cut", **quiet)
+    killed_at_its_first_checkpoint(fields, tmp_path / "cut")
     for out in ("cut", "whole"):
-        subprocess.run(command(out), check=True, **quiet)  # type: ignore[call-overload]
+        train_sft(SFTRecipe.model_validate({**fields, "out": tmp_path / out}))
     assert len(logged(tmp_path / "whole")) == 10
     assert_same_run(tmp_path / "cut", tmp_path / "whole")
 
