@@ -137,6 +137,38 @@ def test_neither_said() -> None:
 
 
 @pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("workers built a hut where shrubs stood before", {("building", "appear")}),
+        ("a hut replaces the shrubs where the lane ends", COME_TREE_GONE),
+        ("there is a hut where shrubs existed", {("building", "appear")}),
+        ("a hut is built where the shrubs were removed", COME_TREE_GONE),
+        ("the shrubs are removed where huts and lanes are built", {*COME_TREE_GONE, ("road", "appear")}),
+        ("a hut is built where shrubs stood and a lane is removed", {("building", "appear"), ("road", "disappear")}),
+        ("a pond becomes a yard where trucks are parked", {("water", "disappear"), ("bareland", "appear")}),
+        ("huts are built where shrubs are seen. A lane appears", {("building", "appear"), ("road", "appear")}),
+    ],
+)
+def test_where_tells_of_a_place_and_of_what_changed_there(caption: str, expected: set[tuple[str, str]]) -> None:
+    assert said(caption) == expected
+    assert all(fact.verb != "appear" for fact in parse(caption.partition(".")[0]).facts[1:])
+
+
+def test_what_was_not_built_does_not_hide_what_was() -> None:
+    assert said("no hut and a lane are built") == said("a lane and no hut are built") == {("road", "appear")}
+    assert said("no huts, two lanes and ponds are built") == {("road", "appear"), ("water", "appear")}
+    for none in ("no huts and lanes are built", "no hut or a lane is built", "no hut, lane or pond is built"):
+        assert parse(none).facts == []
+        assert parse(none).changed is False
+
+
+@pytest.mark.parametrize("rest", ["nothing else can be seen", "nothing more is visible", "nothing else has changed"])
+def test_that_nothing_else_changed_says_nothing_of_what_did(rest: str) -> None:
+    assert only(f"a hut is removed and {rest}").verb == "remove"
+    assert parse(f"{rest}").facts == []
+
+
+@pytest.mark.parametrize(
     ("words", "quantity"),
     [
         ("a hut is", "one"), ("an old hut is", "one"), ("one hut is", "one"), ("another hut is", "one"),

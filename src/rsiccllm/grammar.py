@@ -31,6 +31,8 @@ DATED = re.compile(
     r"second|after|later|newer|post\S*|latter)"
     r" (?:\w+ )?(?:images?|pictures?|scenes?|photos?|dates?)\b"
 )
+# "A house is built and nothing else has changed" denies the rest alone.
+REST = re.compile(r"\bnothing (?:else|more)\b")
 # How far a conjunction looks for the verb of a new clause; longer lists than this are not written by people.
 LOOK_AHEAD = 40
 PRESENCE = word_set("seen visible observed present shown displayed show shows showed")
@@ -152,7 +154,18 @@ class _Clauses:
         self.new_clause()
 
     def _that(self, phrase: Phrase, i: int, found: list[Phrase]) -> None:
-        return
+        """ "Houses are built where trees were removed" tells of a second change, "where trees stood" of a place."""
+        if phrase.word != "where" or not self.clause:
+            return
+        for before, ahead in itertools.pairwise(found[i:]):
+            if ahead.kind == STOP or (before.kind == NP and ahead.start > before.end):
+                break  # what follows the noun is a verb that we do not know
+            if ahead.kind == VERB:
+                if ahead.verb != "appear":
+                    self.new_clause()
+                    return
+                break
+        self.role, self.prep = "context", phrase.word
 
     def _with(self, phrase: Phrase, i: int, found: list[Phrase]) -> None:
         self.role = "with"
@@ -212,6 +225,8 @@ class _Clauses:
         if self.role == "context" and not self.clause and i and found[i - 1].kind == NP and not found[i - 1].pronoun:
             self.role = "subject"  # "at the end of the road two houses are built"
         role = self.role
+        if role == "subject" and self._also_absent(phrase, i, found):
+            phrase.absent = True
         if role == "context":
             if phrase.object == "road" and (self.prep in words.along or self.prep == "side_of"):
                 self._beside_road()
@@ -243,6 +258,12 @@ class _Clauses:
             i >= 2 and found[i - 1].kind == AND and found[i - 1].word == "or" and found[i - 2] is self.noun
             and self.noun.object == phrase.object
         )  # fmt: skip
+
+    def _also_absent(self, phrase: Phrase, i: int, found: list[Phrase]) -> bool:
+        """ "No house or road", "no houses and roads"; but "no house and a road" has a road of its own."""
+        if not i or found[i - 1].kind != AND or not self.subjects or not self.subjects[-1].absent:
+            return False
+        return found[i - 1].word == "or" or (phrase.quantity is None and not phrase.definite)
 
     def _tells(self, phrase: Phrase) -> bool:
         """Whether a participle before a noun tells of a change that no verb tells: "houses along the widened road"."""
@@ -314,6 +335,9 @@ class _Clauses:
 
     def _verb(self, phrase: Phrase, i: int, found: list[Phrase]) -> None:
         form, ahead = phrase.form, found[i + 1] if i + 1 < len(found) else None
+        if self.role == "context" and self.prep == "where":
+            self.role = self._after()
+            return
         if self._describes(phrase, found[i - 1] if i else None):
             return
         if not phrase.main:
@@ -338,7 +362,7 @@ class _Clauses:
             subjects = self.before if i and found[i - 1].kind == AND else []
             self.subjects = list(subjects)
         event.subjects = [s for s in subjects if not s.absent]
-        if any(s.absent for s in subjects):
+        if subjects and not event.subjects:
             event.stay = True
         taken = ahead is not None and ahead.kind == NP and not ahead.pronoun
         everyone = [*event.subjects, *self.attached]
@@ -429,7 +453,8 @@ def _without_denied(found: list[Phrase], tokens: list[tuple[str, int, int]]) -> 
     bounds = [*(s.start for s in stops), len(tokens)]
     for bound in bounds:
         part = [p for p in found if begin <= p.start < bound]
-        if not NO_CHANGE.search(" ".join(token[0] for token in tokens[begin:bound])):
+        said = " ".join(token[0] for token in tokens[begin:bound])
+        if REST.search(said) or not NO_CHANGE.search(said):
             kept += part
         kept += [p for p in stops if p.start == bound]
         begin = bound + 1

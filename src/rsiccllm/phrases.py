@@ -283,6 +283,9 @@ def phrases(tokens: list[tuple[str, int, int]], words: Words) -> list[Phrase]:
             pending.open(start)
             found.append(_pronoun(pending, end))
             pending.clear()
+        elif kind == "nothing":
+            pending.clear()
+            found.append(Phrase(NP, start, end, pronoun=True, absent=True, noun_start=start))
         elif kind == "prep":
             pending.clear()
             found.append(Phrase(PREP, start, end, word=item.value or " ".join(t[0] for t in tokens[start:end])))
@@ -308,7 +311,7 @@ def phrases(tokens: list[tuple[str, int, int]], words: Words) -> list[Phrase]:
                 found.append(Phrase(AND, start, end, word=tokens[start][0]))
         elif kind in {"stop", "with", "that"}:
             pending.clear()
-            found.append(Phrase({"stop": STOP, "with": WITH, "that": THAT}[kind], start, end))
+            found.append(Phrase({"stop": STOP, "with": WITH, "that": THAT}[kind], start, end, word=tokens[start][0]))
         elif kind == "scene":
             pending.clear()
         else:  # adjectives and unknown words

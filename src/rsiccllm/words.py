@@ -193,6 +193,7 @@ def _compile(table: dict[str, Any]) -> Words:
     say(["the", "this", "these", "those", "its", "their", "that area of"], Item("the"))
     say(["a", "an"], Item("a"))
     say(["it", "them", "they", "ones", "others", "itself", "themselves"], Item("pronoun"))
+    say(["nothing", "nothing else", "nothing more", "nothing new"], Item("nothing"))
     say(["and", "or", ",", "as well as", "and then", "together with", "along with", "plus", "and also"], Item("and"))
     say(
         ["while", "but", "whereas", "although", "however", "though", "yet", ";", ".", "!", "?", ":", "\n"], Item("stop")

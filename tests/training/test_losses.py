@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
-from rsiccllm.training.dnpo import chosen_and_rejected
+from rsiccllm.training.dnpo import chosen_and_rejected, chosen_answers, preference_losses
 from rsiccllm.training.losses import (
     anchor_loss,
     answer_log_probs,
@@ -16,6 +17,7 @@ from rsiccllm.training.losses import (
     sampled_kl,
     softmax_dpo_loss,
 )
+from rsiccllm.training.recipe import DNPORecipe, PreferenceLoss
 
 
 def test_answer_log_probs_by_hand() -> None:
@@ -99,8 +101,9 @@ def test_work_is_done_where_the_logits_lie() -> None:
             answer_log_probs(logits, labels, answer_of, 2),
             sampled_kl(logits, logits.flip(0), labels, answer_of, 2),
             softmax_dpo_loss(logits[0], logits[1], torch.tensor([0, 0, 1, 1], device="cpu"), 0.1),
+            *chosen_and_rejected(torch.tensor([0, 0, 1, 1], device="cpu")),
         ]
-    assert [(values.device.type, len(values)) for values in found] == [("cpu", 2)] * 3
+    assert [(values.device.type, len(values)) for values in found] == [("cpu", 2)] * 5
 
 
 @pytest.mark.parametrize(("tokens", "vocab"), [(7, 11), (11, 7)])
@@ -118,6 +121,7 @@ def test_the_first_answer_of_a_row_is_compared_with_each_later_one() -> None:
     chosen, rejected = chosen_and_rejected(torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2]))
     assert chosen.tolist() == [0, 0, 3, 5, 5, 5]
     assert rejected.tolist() == [1, 2, 4, 6, 7, 8]
+    assert chosen_answers(torch.tensor([3, 3, 5, 9, 9])).tolist() == [0, 2, 3]
 
 
 def test_softmax_dpo_by_hand() -> None:
@@ -166,3 +170,33 @@ def test_entropy_by_hand() -> None:
     expected = [-(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), math.log(2), 0.0]
     for chunk in (1, 2):
         assert entropy(logits, chunk).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("variant", "preference", "anchored"),
+    [
+        # beta 1/2 and these ratios: margins ln 2, -ln 2 and 0, so ln 3/2, ln 3 and ln 2; over three comparisons.
+        ("paper", (math.log(3 / 2) + math.log(3) + math.log(2)) / 3, None),
+        # ln(1 + 1/2 + 2) and ln 2; over two rows.
+        ("softmax", (math.log(7 / 2) + math.log(2)) / 2, None),
+        # The second row's chosen answer lost 2 ln 3, of which a half is taken off its margin 0.
+        ("positive", (math.log(3 / 2) + math.log(3) + math.log(1 + math.sqrt(3))) / 3, None),
+        # beta * chosen - margin: 0 and -ln 6.
+        ("anchored", (math.log(3 / 2) + math.log(3) + math.log(2)) / 3, (math.log(2) + math.log(7)) / 2),
+        ("ours", (math.log(7 / 2) + math.log(2)) / 2, (math.log(2) + math.log(7)) / 2),
+        # The third answer and the fourth are two tokens: margins ln 2, 0 and ln(3) / 2.
+        ("length-normalised", (math.log(3 / 2) + math.log(2) + math.log(1 + 1 / math.sqrt(3))) / 3, None),
+    ],
+)
+def test_the_preference_loss_of_each_variant_by_hand(
+    variant: PreferenceLoss, preference: float, anchored: float | None, tmp_path: Path
+) -> None:
+    """Two rows: a chosen answer with two rejected, and one with one."""
+    ratio = 2 * torch.tensor([math.log(2), 0, math.log(4), -math.log(3), -math.log(3)])
+    recipe = DNPORecipe(model="m", data=tmp_path, out=tmp_path, learning_rate=1e-4, max_steps=1, variant=variant)
+    terms = {"beta": 0.5, "anchor_margin": math.log(2), "positive_weight": 0.5}
+    recipe = recipe.model_copy(update=terms)
+    lengths, row_of = torch.tensor([1, 1, 2, 2, 1]), torch.tensor([0, 0, 0, 1, 1])
+    loss, anchor = preference_losses(recipe, ratio, lengths, row_of)
+    assert float(loss) == pytest.approx(preference)
+    assert (anchor if anchor is None else float(anchor)) == pytest.approx(anchored)
