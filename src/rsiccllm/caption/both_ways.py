@@ -1,4 +1,4 @@
-"""A pair asked about in both orders of its dates: what came one way has gone the other, so each answer checks the other.
+"""A pair asked about in both orders of its dates: what came one way has gone the other, so each checks the other.
 
 Maps of the two orders are averaged, and an answer about the swapped dates is turned round with them. What is said of a
 pair and what is said of it with swapped dates are then chosen from the same answers by the same map.
@@ -32,7 +32,7 @@ def turned_text(text: str) -> str | None:
 
 
 def mean_maps(forth: Answer, back: Answer) -> Answer:
-    """`forth` with the mean of both answers' maps: of change in each cell, and of each fact's chance to be what changed.
+    """`forth` with the mean of both answers' maps: of change in each cell, and of each fact in what changed there.
 
     back: the answer about the swapped dates; its facts are turned round. Returns `forth` itself where there is no map.
     """
