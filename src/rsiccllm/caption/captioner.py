@@ -83,8 +83,9 @@ class Captioner:
         """Say what changed in one pair, or in each of two lists of equal length.
 
         before, after: paths, PIL images, numpy or torch arrays (`rsiccllm.caption.images.image_of`), or lists of these.
-        long: a paragraph instead of a sentence. candidates: how many answers at most; the others are sampled, those
-        that differ are kept, and the one that the model's map bears out best is the caption. resize: fit the second
+        long: a paragraph instead of a sentence. candidates: how many answers at most; half of them are of the swapped
+        dates and turned round, all but the likeliest of each order are sampled, those that differ are kept, and the one
+        that the model's map bears out best is the caption; the map is the mean of both orders. resize: fit the second
         image to the first. batch_size: pairs that go through the model at once. seed: of the samples.
         Raises InputError for images that cannot be used.
         """
@@ -130,13 +131,39 @@ class Captioner:
         """Answer one prompt about opened pairs in batches, in order."""
         source = iter(pairs)
         while chunk := list(islice(source, batch_size)):
-            prompts = [self.encode(pair, prompt) for pair in chunk]
-            answers = self.answer_encoded(prompts, max_new_tokens)
-            sampled = None
-            if candidates > 1:
-                sampled = self.draw(prompts, [seed] * len(chunk), candidates - 1, max_new_tokens)
+            answers, others = self._answers(chunk, prompt, max_new_tokens, candidates, seed)
             for row, (pair, answer) in enumerate(zip(chunk, answers, strict=True)):
-                yield self.finish(answer, pair.before.size, prompt, sampled[row] if sampled else None)
+                yield self.finish(answer, pair.before.size, prompt, others[row] if others else None)
+
+    def _answers(
+        self, chunk: Sequence[OpenedPair], prompt: str, max_new_tokens: int, candidates: int, seed: int
+    ) -> tuple[list[Answer], list[list[tuple[str, float]]] | None]:
+        """The likeliest answer about each pair; and of several candidates the others, with their probabilities.
+
+        Of captions and descriptions half are answers about the swapped dates, turned round, and the maps are the mean
+        of both orders: `rsiccllm.caption.both_ways`.
+        """
+        prompts = [self.encode(pair, prompt) for pair in chunk]
+        answers = self.answer_encoded(prompts, max_new_tokens)
+        if candidates == 1:
+            return answers, None
+        turned = candidates // 2 if prompt in PROMPTS.values() and answers[0].change_map is not None else 0
+        others = self._drawn(prompts, candidates - turned - 1, max_new_tokens, seed)
+        if turned:
+            from rsiccllm.caption.both_ways import mean_maps, turned_text  # which one answer need not wait for
+
+            swapped = [self.encode(OpenedPair(pair.after, pair.before, None), prompt) for pair in chunk]
+            back = self.answer_encoded(swapped, max_new_tokens)
+            drawn = self._drawn(swapped, turned - 1, max_new_tokens, seed)
+            for row, answer in enumerate(back):
+                for text, chance in [(answer.text, answer.probability), *drawn[row]]:
+                    if about := turned_text(text):
+                        others[row].append((about, chance))
+            answers = [mean_maps(*both) for both in zip(answers, back, strict=True)]
+        return answers, others
+
+    def _drawn(self, prompts: Sequence[Encoded], count: int, max_new_tokens: int, seed: int) -> list[list[Any]]:
+        return self.draw(prompts, [seed] * len(prompts), count, max_new_tokens) if count else [[] for _ in prompts]
 
     def encode(self, pair: OpenedPair, prompt: str) -> Encoded:
         """A question about a pair as the model is shown it: all that the model needs, and small."""
@@ -195,7 +222,7 @@ class Captioner:
         named = None if answer.fact_maps is None else answer.fact_maps.numpy()
         first: dict[str, float] = {}
         for text, chance in drawn:
-            first.setdefault(text, chance)
+            first[text] = max(chance, first.get(text, 0.0))
         ranked = [Caption(text, chance, None, grid, (), named) for text, chance in first.items()]
         if len(ranked) > 1 and grid is not None and named is not None:
             from rsiccllm.caption.borne_out import borne_out  # OpenCV, which one answer need not wait for

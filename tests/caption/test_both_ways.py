@@ -1,0 +1,88 @@
+"""A pair and the same pair with swapped dates are one question: maps by hand, and what the models then say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rsiccllm.caption.both_ways import TURNED, mean_maps, turned_text
+from rsiccllm.caption.captioner import Captioner
+from rsiccllm.facts import parse
+from rsiccllm.model.difference import FACTS
+from rsiccllm.model.generate import Answer
+from rsiccllm.sources.scenes import ScenesSource
+
+COME, GONE = FACTS.index(("building", "appear")), FACTS.index(("building", "disappear"))
+
+
+def test_facts_are_turned_one_for_one() -> None:
+    assert [TURNED[at] for at in TURNED] == list(range(len(FACTS)))
+    assert (TURNED[COME], TURNED[GONE]) == (GONE, COME)
+
+
+def test_maps_of_both_orders_by_hand() -> None:
+    """One cell that both saw, one that the second order alone saw and one that nobody saw."""
+
+    def answer(change: list[float], come: list[float], gone: list[float]) -> Answer:
+        named = torch.zeros(len(FACTS), 1, 3, dtype=torch.float16)
+        named[COME, 0], named[GONE, 0] = torch.tensor(come), torch.tensor(gone)
+        return Answer("?", 0.5, torch.tensor([change]), 1, True, 0.0, named)
+
+    forth = answer([0.5, 0.0, 0.0], come=[1.0, 0.5, 1.0], gone=[0.0, 0.5, 0.0])
+    back = answer([0.25, 0.5, 0.0], come=[0.25, 0.0, 0.0], gone=[0.75, 1.0, 1.0])
+    found = mean_maps(forth, back)
+    assert found.change_map is not None
+    assert found.fact_maps is not None
+    assert found.change_map[0].tolist() == pytest.approx([0.375, 0.25, 0])
+    assert found.fact_maps[COME, 0].tolist() == pytest.approx([0.6875 / 0.75, 1, 0], abs=1e-3)
+    assert found.fact_maps[GONE, 0].tolist() == pytest.approx([0.0625 / 0.75, 0, 0], abs=1e-3)
+    assert (found.text, found.probability) == ("?", 0.5)
+    bare = forth._replace(change_map=None, fact_maps=None)
+    assert mean_maps(bare, back) is bare
+
+
+def test_what_is_said_of_swapped_dates_is_turned_round() -> None:
+    turned = turned_text("two houses are built on the left and a road is removed")
+    assert turned is not None
+    assert {(fact.object, fact.direction, fact.place) for fact in parse(turned).facts} == {
+        (fact.object, {"appear": "disappear", "disappear": "appear"}[fact.direction], fact.place)
+        for fact in parse("two houses are built on the left and a road is removed").facts
+    }
+    assert turned_text("the scene is the same as before") == "the scene is the same as before"
+    assert turned_text("something has changed here") is None
+
+
+def test_swapped_images_have_the_same_maps_and_the_answers_turned(mapping_checkpoint: Path) -> None:
+    captioner = Captioner.load(mapping_checkpoint)
+    rng = np.random.default_rng(5)
+    one, other = (rng.integers(0, 256, (56, 84, 3), np.uint8) for _ in range(2))
+    forth = captioner.caption(one, other, candidates=4)
+    back = captioner.caption(other, one, candidates=4)
+    assert forth.change_map is not None
+    assert back.change_map is not None
+    np.testing.assert_allclose(forth.change_map, back.change_map, atol=1e-5)
+    for thing, way in FACTS:
+        gone = "appear" if way == "disappear" else "disappear"
+        np.testing.assert_allclose(forth.map_of(thing, way), back.map_of(thing, gone), atol=1e-3)  # type: ignore[arg-type]
+    single = captioner.caption(one, other).change_map
+    assert single is not None
+    assert np.abs(single - forth.change_map).max() > 0.01, "one order's map alone"
+    assert len(captioner.caption(one, other, candidates=2).candidates) <= 2
+
+
+def test_the_model_in_the_package_tells_swapped_scenes_in_reverse() -> None:
+    source = ScenesSource(6, seed=4712, size=224)
+    pairs = [pair for one in source.pairs if one.changed for pair in [source.open(one)]]
+    captioner = Captioner.load()
+    before, after = [pair.before for pair in pairs], [pair.after for pair in pairs]
+    forth = captioner.caption(before, after, candidates=6)
+    back = captioner.caption(after, before, candidates=6)
+    other = {"appear": "disappear", "disappear": "appear"}
+    assert pairs
+    for there, again in zip(forth, back, strict=True):
+        assert {(fact.object, fact.direction) for fact in there.facts} == {
+            (fact.object, other[fact.direction]) for fact in again.facts
+        }
