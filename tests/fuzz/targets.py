@@ -436,6 +436,46 @@ def model_folders(data: bytes) -> None:
     index.unlink()
 
 
+@cache
+def _shard() -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from rsiccllm.training.shards import SCHEMA
+
+    rows = [{"record": as_json(_INSTRUCTION).decode(), "before": b"1", "after": b"2", "mask": None}] * 3
+    held = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), held, row_group_size=2)
+    return bytes(held.getvalue())
+
+
+def shards(data: bytes) -> None:
+    """An index and its shard: one of the two is changed, and the checksum is that of what lies there."""
+    import hashlib
+
+    from rsiccllm.training.shard_cache import ShardCache
+    from rsiccllm.training.shards import INDEX, Shards
+
+    root, reader = _ROOM / "shards", Reader(data[1:])
+    root.mkdir(exist_ok=True)
+    content, of_index = bytearray(_shard()), data[:1] < b"\x80"
+    for _ in range(0 if of_index else 1 + reader.number(4)):
+        content[reader.number(len(content))] = reader.number(256)
+    (root / "shard-00000.parquet").write_bytes(content)
+    told = {"name": "shard-00000.parquet", "rows": 3, "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest()}  # fmt: skip
+    seed = {"schema": "rsiccllm.shards.v1", "made_of": "x", "records": "instructions", "split": "train", "group": 2,
+            "seen": ["x/train"], "longest": [0], "shards": [told]}  # fmt: skip
+    (root / INDEX).write_bytes(_document(data[1:], seed) if of_index else as_json(seed))
+
+    def parse() -> None:
+        rows = Shards(root, ShardCache(root / "cache", 1e6))
+        for number in range(min(len(rows), 3)):
+            rows.row(number)
+
+    holds(parse)
+
+
 TARGETS: dict[str, tuple[Target, float]] = {
     "records": (records, 4),
     "recipes": (recipes, 0.4),
@@ -457,6 +497,7 @@ TARGETS: dict[str, tuple[Target, float]] = {
     "requests": (requests, 2),
     "answers": (answers, 12),
     "references": (references, 0.5),
+    "shards": (shards, 0.5),
     "model_folders": (model_folders, 0.01),
 }
 """Each parser, and its share of the inputs: those that take long get few."""

@@ -169,10 +169,12 @@ class Shards:
             try:
                 with pq.ParquetFile(path) as file:
                     self._check_form(file, where, told, group)
-                    return file.read_row_group(group, use_threads=False)
+                    table = file.read_row_group(group, use_threads=False)
+                    table.validate(full=True)  # that texts are UTF-8 is not seen to in reading
+                    return table
             except FileNotFoundError:
                 continue  # another process made room in the cache; a local one is told of below
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, ValueError, pa.ArrowException) as error:  # names and metadata of no UTF-8: ValueError
                 raise InputError(f"{where}: cannot be read as Parquet ({_first_line(error)})") from None
         raise InputError(f"{where}: no such file, though {INDEX} names it")
 
