@@ -16,6 +16,7 @@ from rsiccllm import Captioner
 from rsiccllm.caption import captioner as module
 from rsiccllm.caption.borne_out import borne_out
 from rsiccllm.caption.calibration import Calibration
+from rsiccllm.caption.others import Others
 from rsiccllm.caption.result import Box, Caption, boxes_of
 from rsiccllm.errors import InputError
 from rsiccllm.model.difference import FACTS
@@ -203,13 +204,14 @@ def test_of_several_answers_the_map_chooses(captioner: Captioner) -> None:
     seen[:3, :3] = 0.9
     named[FACTS.index(("building", "appear")), :3, :3] = 1
     answer = Answer("a road is built", 0.9, seen, 4, True, 0.1, named)
-    others = [("a house is built", 0.4), ("", 0.9), ("a road is built", 0.1)]
+    others = Others([("a house is built", 0.4), ("", 0.9), ("a road is built", 0.1)], answer)
     found = captioner.finish(answer, (18, 18), others=others)
     assert found.candidates == ("a house is built", "a road is built")
     assert (found.caption, found.probability) == ("a house is built", 0.4)
     assert found.change_map is not None
     assert found.change_map.shape == (18, 18)
-    alone = captioner.finish(answer._replace(change_map=None, fact_maps=None), (18, 18), "?", others)
+    blind = answer._replace(change_map=None, fact_maps=None)
+    alone = captioner.finish(blind, (18, 18), "?", others._replace(judge=blind))
     assert (alone.caption, alone.probability) == ("a road is built", 0.9)
 
 

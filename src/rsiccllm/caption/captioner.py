@@ -26,6 +26,7 @@ from rsiccllm.rsici.prompts import PROMPTS
 
 if TYPE_CHECKING:
     from rsiccllm.caption.images import ImageLike
+    from rsiccllm.caption.others import Others
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 """The model that comes with the package."""
@@ -85,8 +86,8 @@ class Captioner:
         before, after: paths, PIL images, numpy or torch arrays (`rsiccllm.caption.images.image_of`), or lists of these.
         long: a paragraph instead of a sentence. candidates: how many answers at most; half of them are of the swapped
         dates and turned round, all but the likeliest of each order are sampled, those that differ are kept, and the one
-        that the model's map bears out best is the caption; the map is the mean of both orders. resize: fit the second
-        image to the first. batch_size: pairs that go through the model at once. seed: of the samples.
+        that the mean of both orders' maps bears out best is the caption. resize: fit the second image to the first.
+        batch_size: pairs that go through the model at once. seed: of the samples.
         Raises InputError for images that cannot be used.
         """
         task = "describe" if long else "caption"
@@ -131,39 +132,15 @@ class Captioner:
         """Answer one prompt about opened pairs in batches, in order."""
         source = iter(pairs)
         while chunk := list(islice(source, batch_size)):
-            answers, others = self._answers(chunk, prompt, max_new_tokens, candidates, seed)
-            for row, (pair, answer) in enumerate(zip(chunk, answers, strict=True)):
-                yield self.finish(answer, pair.before.size, prompt, others[row] if others else None)
+            prompts = [self.encode(pair, prompt) for pair in chunk]
+            answers = self.answer_encoded(prompts, max_new_tokens)
+            others: Sequence[Others | None] = [None] * len(chunk)
+            if candidates > 1:
+                from rsiccllm.caption.others import others_of  # OpenCV and more, which one answer need not wait for
 
-    def _answers(
-        self, chunk: Sequence[OpenedPair], prompt: str, max_new_tokens: int, candidates: int, seed: int
-    ) -> tuple[list[Answer], list[list[tuple[str, float]]] | None]:
-        """The likeliest answer about each pair; and of several candidates the others, with their probabilities.
-
-        Of captions and descriptions half are answers about the swapped dates, turned round, and the maps are the mean
-        of both orders: `rsiccllm.caption.both_ways`.
-        """
-        prompts = [self.encode(pair, prompt) for pair in chunk]
-        answers = self.answer_encoded(prompts, max_new_tokens)
-        if candidates == 1:
-            return answers, None
-        turned = candidates // 2 if prompt in PROMPTS.values() and answers[0].change_map is not None else 0
-        others = self._drawn(prompts, candidates - turned - 1, max_new_tokens, seed)
-        if turned:
-            from rsiccllm.caption.both_ways import mean_maps, turned_text  # which one answer need not wait for
-
-            swapped = [self.encode(OpenedPair(pair.after, pair.before, None), prompt) for pair in chunk]
-            back = self.answer_encoded(swapped, max_new_tokens)
-            drawn = self._drawn(swapped, turned - 1, max_new_tokens, seed)
-            for row, answer in enumerate(back):
-                for text, chance in [(answer.text, answer.probability), *drawn[row]]:
-                    if about := turned_text(text):
-                        others[row].append((about, chance))
-            answers = [mean_maps(*both) for both in zip(answers, back, strict=True)]
-        return answers, others
-
-    def _drawn(self, prompts: Sequence[Encoded], count: int, max_new_tokens: int, seed: int) -> list[list[Any]]:
-        return self.draw(prompts, [seed] * len(prompts), count, max_new_tokens) if count else [[] for _ in prompts]
+                others = others_of(self, chunk, prompt, prompts, answers, max_new_tokens, candidates, seed)
+            for pair, answer, more in zip(chunk, answers, others, strict=True):
+                yield self.finish(answer, pair.before.size, prompt, more)
 
     def encode(self, pair: OpenedPair, prompt: str) -> Encoded:
         """A question about a pair as the model is shown it: all that the model needs, and small."""
@@ -209,34 +186,25 @@ class Captioner:
         return [list(zip(*row, strict=True)) for row in zip(texts, chances, strict=True)]
 
     def finish(
-        self, answer: Answer, size: tuple[int, int], prompt: str = PROMPTS["caption"],
-        others: Sequence[tuple[str, float]] | None = None,
-    ) -> Caption:  # fmt: skip
+        self, answer: Answer, size: tuple[int, int], prompt: str = PROMPTS["caption"], others: Others | None = None
+    ) -> Caption:
         """A raw answer with its map at the image's `size` (width, height), its confidence, and other candidates.
 
-        others: further answers to the same question and their probabilities. The one that the model's own map bears out
-        best is then the caption (`rsiccllm.caption.borne_out`); without a map, the answer itself.
+        others: with them the caption is the best of all (`Others.ranked`).
         """
-        drawn = [(answer.text, answer.probability), *((text, chance) for text, chance in others or () if text)]
-        grid = None if answer.change_map is None else answer.change_map.numpy()
-        named = None if answer.fact_maps is None else answer.fact_maps.numpy()
-        first: dict[str, float] = {}
-        for text, chance in drawn:
-            first[text] = max(chance, first.get(text, 0.0))
-        ranked = [Caption(text, chance, None, grid, (), named) for text, chance in first.items()]
-        if len(ranked) > 1 and grid is not None and named is not None:
-            from rsiccllm.caption.borne_out import borne_out  # OpenCV, which one answer need not wait for
-
-            ranked.sort(key=borne_out, reverse=True)
-        seen = None
-        if grid is not None:
-            wide = Image.fromarray(grid).resize(size, Image.Resampling.BILINEAR)
+        ranked = [(answer.text, answer.probability)] if others is None else others.ranked(answer)
+        said, chance = ranked[0]
+        candidates = () if others is None else tuple(text for text, _ in ranked)
+        seen = named = None
+        if answer.change_map is not None:
+            wide = Image.fromarray(answer.change_map.numpy()).resize(size, Image.Resampling.BILINEAR)
             seen = np.asarray(wide).clip(0, 1)
-        candidates = () if others is None else tuple(one.caption for one in ranked)
-        said = replace(ranked[0], change_map=seen, candidates=candidates)
+        if answer.fact_maps is not None:
+            named = answer.fact_maps.numpy()
+        found = Caption(said, chance, None, seen, candidates, named)
         if self.calibration is not None and prompt == PROMPTS["caption"]:
-            said = replace(said, confidence=self.calibration.confidence(said.clues))
-        return said
+            found = replace(found, confidence=self.calibration.confidence(found.clues))
+        return found
 
 
 def _reads_pairs(architecture: str) -> bool:
