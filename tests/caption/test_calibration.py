@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rsiccllm.caption.calibration import (
+    FILE_OF_SEVERAL,
     Calibration,
     Clued,
     calibration_error,
@@ -81,6 +82,11 @@ def test_what_is_written_is_what_is_applied_and_error_falls(tmp_path: Path) -> N
     assert after < 0.03 < 0.2 < before
     # The order of captions is kept, so the risk by coverage is the same.
     assert lines[1].split()[3:] == lines[2].split()[3:]
+    assert load_calibration(tmp_path, FILE_OF_SEVERAL) is None
+    of_several, _ = write_calibration(tmp_path, rows, held_out, "every fact is right", "drawn", answers=18)
+    assert load_calibration(tmp_path, FILE_OF_SEVERAL) == of_several
+    assert load_calibration(tmp_path) == made
+    assert (of_several.answers, made.answers) == (18, 1)
 
 
 def test_confidence_is_in_range_at_the_ends() -> None:
@@ -105,3 +111,13 @@ def test_what_cannot_be_fitted_or_read_is_refused(tmp_path: Path) -> None:
         (tmp_path / "calibration.json").write_text(text, encoding="utf-8")
         with pytest.raises(InputError, match=message):
             load_calibration(tmp_path)
+    fits = '{"schema": "rsiccllm.calibration.v2", "slopes": [1], "intercept": 0, "answers": %s}'
+    for name, answers, expected in (
+        ("calibration.json", "18", "1"),
+        (FILE_OF_SEVERAL, "1", "2 to 32"),
+        (FILE_OF_SEVERAL, '"9"', "2 to 32"),
+        (FILE_OF_SEVERAL, "33", "2 to 32"),
+    ):
+        (tmp_path / name).write_text(fits % answers, encoding="utf-8")
+        with pytest.raises(InputError, match=f"field 'answers': expected {expected}, got {answers}".replace('"', "'")):
+            load_calibration(tmp_path, name)

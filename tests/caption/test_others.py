@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from rsiccllm.caption.calibration import Calibration
 from rsiccllm.caption.captioner import Captioner
-from rsiccllm.caption.others import TURNED, mean_maps, others_of, turned_text
+from rsiccllm.caption.others import TURNED, Others, mean_maps, others_of, turned_text
 from rsiccllm.facts import parse
 from rsiccllm.model.difference import FACTS
 from rsiccllm.model.generate import Answer
@@ -56,6 +57,43 @@ def test_what_is_said_of_swapped_dates_is_turned_round() -> None:
     }
     assert turned_text("the scene is the same as before") == "the scene is the same as before"
     assert turned_text("something has changed here") is None
+
+
+def test_agreement_by_hand() -> None:
+    house, both, same, none = (
+        "a house is built",
+        "a house is built and trees are removed",
+        "a villa appears",
+        "no change",
+    )
+    answer = Answer(house, 0.9, None, 4, True, 0.1)
+    others = Others([(both, 0.5), (same, 0.4), ("", 0.4), (none, 0.2)], answer)
+    assert others.agreement(answer, house) == pytest.approx((1 / 2 + 1 + 0 + 0) / 4)
+    assert others.agreement(answer, both) == pytest.approx((1 / 2 + 1 / 2 + 0 + 0) / 4)
+    assert others.agreement(answer, none) == 0
+    still = Others([("the scene is the same as before", 0.3), ("something has changed", 0.1)], answer)
+    assert still.agreement(answer._replace(text=none), none) == 1 / 2
+    assert Others([(house, 0.1)], answer).agreement(answer, house) == 1
+
+
+def test_a_calibration_of_several_answers_is_asked_by_default(mapping_checkpoint: Path) -> None:
+    """Half a chance of one answer, and of several what the agreement says: slope 1 of its log odds."""
+    loaded = Captioner.load(mapping_checkpoint)
+    rng = np.random.default_rng(5)
+    before, after = (rng.integers(0, 256, (56, 84, 3), np.uint8) for _ in range(2))
+    of_several = Calibration((0.0, 0.0, 0.0, 1.0), 0.0, answers=4)
+    captioner = Captioner(loaded.model, loaded.processor, Calibration((0.0, 0.0, 0.0), 0.0), of_several)
+    usual = captioner.caption(before, after)
+    assert usual.agreement is not None
+    assert usual.confidence == pytest.approx(min(max(usual.agreement, 1e-6), 1 - 1e-6))
+    assert usual.candidates == captioner.caption(before, after, candidates=4).candidates != ()
+    one = captioner.caption(before, after, candidates=1)
+    assert (one.agreement, one.confidence, one.candidates) == (None, 0.5, ())
+    long = captioner.caption(before, after, long=True)
+    assert (long.agreement, long.confidence, long.candidates) == (None, None, ())
+    assert (captioner.usual("caption"), captioner.usual("describe"), loaded.usual("caption")) == (4, 1, 1)
+    alone = Captioner(loaded.model, loaded.processor, Calibration((0.0, 0.0, 0.0), 1.0))
+    assert alone.caption(before, after, candidates=4).confidence == pytest.approx(1 / (1 + np.exp(-1)))
 
 
 def test_half_of_the_answers_are_of_swapped_images(mapping_checkpoint: Path) -> None:

@@ -61,9 +61,11 @@ class Page:
         """(viewer, said, text to copy, JSON to download, picture to download)."""
         try:
             pair, notes = _open(before, after)
+            task = "describe" if length == "long" else "caption"
+            chosen = {model: self.models[model] for model in (name, other) if model != NONE}
             results = {
-                model: next(self.models[model].caption_all([pair], task="describe" if length == "long" else "caption"))
-                for model in dict.fromkeys(m for m in (name, other) if m != NONE)
+                model: next(captioner.caption_all([pair], task=task, candidates=captioner.usual(task)))
+                for model, captioner in chosen.items()
             }
         except InputError as error:
             hidden = gr.update(value=None, interactive=False)

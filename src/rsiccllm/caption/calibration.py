@@ -1,14 +1,14 @@
 """Calibration: from what speaks for a caption to the chance that it is right.
 
 Platt scaling (Platt 1999) of the log odds of each clue: confidence = sigmoid(sum of slope * logit(clue) + intercept).
-The clues are those of `rsiccllm.caption.result.Caption.clues`: the text's probability, and what the change map says
-for it. A few numbers, so some hundred rows fit them.
+The clues are those of `rsiccllm.caption.result.Caption.clues`: the text's probability, what the change map says for it,
+and of several answers their agreement. A few numbers, so some hundred rows fit them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ from rsiccllm.errors import InputError
 from rsiccllm.files import read_json, write_json
 
 FILE = "calibration.json"
+FILE_OF_SEVERAL = "calibration_several.json"
+"""Of captions that are the best of several answers; how many, the file says."""
+
 SCHEMA = "rsiccllm.calibration.v2"
+MOST = 32
+"""Answers that a caption may be the best of."""
+
 BINS = 10
 COVERAGES = (0.25, 0.5, 0.75, 1.0)
 
@@ -31,10 +37,11 @@ Clued = tuple[tuple[float, ...], bool]
 
 @dataclass(frozen=True)
 class Calibration:
-    """slopes, intercept: of the log odds of the clues, in their order."""
+    """slopes, intercept: of the log odds of the clues, in their order. answers: how many a caption is the best of."""
 
     slopes: tuple[float, ...]
     intercept: float
+    answers: int = 1
 
     def confidence(self, clues: Sequence[float]) -> float:
         """The chance that a caption with these clues is right, 0..1. Raises InputError for another number of clues."""
@@ -99,14 +106,16 @@ def risk_coverage(rows: Sequence[Row]) -> dict[float, float]:
 
 
 def write_calibration(
-    folder: Path, rows: Sequence[Clued], held_out: Sequence[Clued], right: str, note: str = ""
+    folder: Path, rows: Sequence[Clued], held_out: Sequence[Clued], right: str, note: str = "", answers: int = 1
 ) -> tuple[Calibration, list[str]]:
-    """Fit on `rows`, measure on `held_out`, write calibration.json beside the weights in `folder`.
+    """Fit on `rows`, measure on `held_out`, write calibration.json (of several answers: calibration_several.json)
+    beside the weights in `folder`.
 
-    right: in words, when a caption counted as right. note: where the rows come from. Returns the calibration and lines
-    to print: calibration error and risk by coverage, raw and calibrated. Raises InputError as `fit` does.
+    right: in words, when a caption counted as right. note: where the rows come from. answers: how many each caption was
+    the best of. Returns the calibration and lines to print: calibration error and risk by coverage, raw and calibrated.
+    Raises InputError as `fit` does.
     """
-    calibration = fit(rows)
+    calibration = replace(fit(rows), answers=answers)
     if not held_out:
         raise InputError("calibration: no held-out rows, expected at least one")
     raw = [(clues[0], good) for clues, good in held_out]
@@ -119,9 +128,10 @@ def write_calibration(
         measured[name] = {"calibration_error": error, "risk": {f"{share:g}": value for share, value in risk.items()}}
         lines.append(f"{name:24} {error:.3f}  " + "  ".join(f"{value:12.3f}"[-12:] for value in risk.values()))
     write_json(
-        folder / FILE,
+        folder / (FILE if answers == 1 else FILE_OF_SEVERAL),
         {
             "schema": SCHEMA,
+            "answers": answers,
             "slopes": list(calibration.slopes),
             "intercept": calibration.intercept,
             "right": right,
@@ -133,9 +143,12 @@ def write_calibration(
     return calibration, lines
 
 
-def load_calibration(folder: Path) -> Calibration | None:
-    """The calibration beside a model's weights, None where there is none. Raises InputError for a broken file."""
-    path = folder / FILE
+def load_calibration(folder: Path, name: str = FILE) -> Calibration | None:
+    """The calibration beside a model's weights, None where there is none. Raises InputError for a broken file.
+
+    name: FILE, or FILE_OF_SEVERAL.
+    """
+    path = folder / name
     if not path.exists():
         return None
     held = read_json(path)
@@ -146,7 +159,10 @@ def load_calibration(folder: Path) -> Calibration | None:
         raise InputError(f"{path}: field 'slopes': expected a list of numbers, got {slopes!r}")
     *clues, intercept = (_number(path, name, value) for name, value in [
         *(("slopes", value) for value in slopes), ("intercept", held.get("intercept"))])  # fmt: skip
-    return Calibration(tuple(clues), intercept)
+    answers = held.get("answers", 1)
+    if not isinstance(answers, int) or not (answers == 1 if name == FILE else 2 <= answers <= MOST):
+        raise InputError(f"{path}: field 'answers': expected {1 if name == FILE else f'2 to {MOST}'}, got {answers!r}")
+    return Calibration(tuple(clues), intercept, answers)
 
 
 def _number(path: Path, name: str, value: object) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rsiccllm.caption.calibration import Calibration, load_calibration
+from rsiccllm.caption.calibration import FILE_OF_SEVERAL, Calibration, load_calibration
 from rsiccllm.caption.images import pair_of
 from rsiccllm.caption.result import Caption
 from rsiccllm.errors import InputError
@@ -47,10 +47,15 @@ class Captioner:
         print(captioner.caption("before.png", "after.png").caption)
     """
 
-    def __init__(self, model: Any, processor: PairProcessor, calibration: Calibration | None = None) -> None:
+    def __init__(
+        self, model: Any, processor: PairProcessor, calibration: Calibration | None = None,
+        of_several: Calibration | None = None,
+    ) -> None:  # fmt: skip
+        """of_several: the calibration of captions that are the best of several answers."""
         self.model = model.eval()
         self.processor = processor
         self.calibration = calibration
+        self.of_several = of_several
         self._turn = threading.Lock()  # generation keeps positions on the model itself
 
     @classmethod
@@ -70,28 +75,35 @@ class Captioner:
 
             return OtherCaptioner(VisionLanguageModel.load(name))
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(load_model(name, dtype=dtype).to(place), load_processor(name), load_calibration(Path(name)))
+        calibrations = load_calibration(Path(name)), load_calibration(Path(name), FILE_OF_SEVERAL)
+        return cls(load_model(name, dtype=dtype).to(place), load_processor(name), *calibrations)
 
     @overload
-    def caption(self, before: ImageLike, after: ImageLike, *, long: bool = ..., candidates: int = ...,
+    def caption(self, before: ImageLike, after: ImageLike, *, long: bool = ..., candidates: int | None = ...,
                 resize: bool = ..., batch_size: int = ..., seed: int = ...) -> Caption: ...  # fmt: skip
     @overload
     def caption(self, before: list[Any], after: list[Any], *, long: bool = ...,
-                candidates: int = ..., resize: bool = ..., batch_size: int = ...,
+                candidates: int | None = ..., resize: bool = ..., batch_size: int = ...,
                 seed: int = ...) -> list[Caption]: ...  # fmt: skip
-    def caption(self, before: Any, after: Any, *, long: bool = False, candidates: int = 1, resize: bool = False,
-                batch_size: int = 16, seed: int = 0) -> Caption | list[Caption]:  # fmt: skip
+    def caption(self, before: Any, after: Any, *, long: bool = False, candidates: int | None = None,
+                resize: bool = False, batch_size: int = 16, seed: int = 0) -> Caption | list[Caption]:  # fmt: skip
         """Say what changed in one pair, or in each of two lists of equal length.
 
         before, after: paths, PIL images, numpy or torch arrays (`rsiccllm.caption.images.image_of`), or lists of these.
         long: a paragraph instead of a sentence. candidates: how many answers at most; half of them are of the swapped
         dates and turned round, all but the likeliest of each order are sampled, those that differ are kept, and the one
-        that the mean of both orders' maps bears out best is the caption. resize: fit the second image to the first.
-        batch_size: pairs that go through the model at once. seed: of the samples.
+        that the mean of both orders' maps bears out best is the caption. None: `usual`. resize: fit the second image to
+        the first. batch_size: pairs that go through the model at once. seed: of the samples.
         Raises InputError for images that cannot be used.
         """
         task = "describe" if long else "caption"
-        return self._each(before, after, resize, batch_size, PROMPTS[task], LONGEST[task], candidates, seed)
+        count = self.usual(task) if candidates is None else candidates
+        return self._each(before, after, resize, batch_size, PROMPTS[task], LONGEST[task], count, seed)
+
+    def usual(self, task: str) -> int:
+        """How many answers a caption is the best of unless told otherwise: as its calibration was made; of a model
+        without one, and of long texts, one."""
+        return self.of_several.answers if self.of_several is not None and task == "caption" else 1
 
     @overload
     def ask(self, before: ImageLike, after: ImageLike, question: str, *, resize: bool = ...,
@@ -202,9 +214,12 @@ class Captioner:
         if answer.fact_maps is not None:
             named = answer.fact_maps.numpy()
         found = Caption(said, chance, None, seen, candidates, named)
-        if self.calibration is not None and prompt == PROMPTS["caption"]:
-            found = replace(found, confidence=self.calibration.confidence(found.clues))
-        return found
+        if prompt != PROMPTS["caption"]:
+            return found
+        sure = self.calibration
+        if others is not None and self.of_several is not None:
+            found, sure = replace(found, agreement=others.agreement(answer, said)), self.of_several
+        return found if sure is None else replace(found, confidence=sure.confidence(found.clues))
 
 
 def _reads_pairs(architecture: str) -> bool:

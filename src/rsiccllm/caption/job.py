@@ -26,7 +26,7 @@ class Wanted:
 
     long: bool = False
     question: str | None = None
-    candidates: int = 1
+    candidates: int | None = None
     resize: bool = False
     batch_size: int = 16
     overlay: Path | None = None
@@ -120,7 +120,8 @@ class Job:
 
         task = "describe" if self.wanted.long else "caption"
         prompt = self.wanted.question or PROMPTS[task]
-        return captioner.answer_all(pairs, prompt, LONGEST[task], self.wanted.batch_size, self.wanted.candidates)
+        count = self.wanted.candidates or (1 if self.wanted.question else captioner.usual(task))
+        return captioner.answer_all(pairs, prompt, LONGEST[task], self.wanted.batch_size, count)
 
     def _draw(self, item: Item, pair: OpenedPair, result: Caption) -> None:
         from rsiccllm.caption.overlay import draw_overlay

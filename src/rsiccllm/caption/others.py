@@ -13,7 +13,7 @@ import torch
 
 from rsiccllm.caption.borne_out import borne_out
 from rsiccllm.caption.result import Caption
-from rsiccllm.facts import Direction, parse
+from rsiccllm.facts import Direction, Parsed, parse
 from rsiccllm.model.difference import FACTS
 from rsiccllm.model.generate import Answer, Encoded
 from rsiccllm.pairs import OpenedPair
@@ -35,7 +35,10 @@ TURNED = [FACTS.index((thing, _GONE if way == _COME else _COME)) for thing, way 
 
 
 class Others(NamedTuple):
-    """Further answers to a question. judge: the answer whose maps choose among them."""
+    """Further answers to a question. judge: the answer whose maps choose among them.
+
+    texts: "" for one that was cut short, or could not be turned round.
+    """
 
     texts: Drawn
     judge: Answer
@@ -51,6 +54,18 @@ class Others(NamedTuple):
         seen, named = self.judge.change_map.numpy(), self.judge.fact_maps.numpy()
         worth = {text: borne_out(Caption(text, chance, None, seen, (), named)) for text, chance in first.items()}
         return sorted(first.items(), key=lambda item: worth[item[0]], reverse=True)
+
+    def agreement(self, answer: Answer, said: str) -> float:
+        """How far the other answers, with `answer` among them, say what `said` does: the mean over them, 0..1.
+
+        Of two answers: of the objects that either says came or went, the share that both do (Jaccard); 1 for two that
+        deny any change. An answer that agrees with nothing else is more often wrong (Wang et al. 2023, on sampled
+        answers in general).
+        """
+        every = [answer.text, *(text for text, _ in self.texts)]
+        every.remove(said)
+        told = {text: parse(text) for text in {said, *every}}
+        return sum(_alike(told[said], told[text]) for text in every) / len(every)
 
 
 def others_of(captioner: Captioner, pairs: Sequence[OpenedPair], prompt: str, prompts: Sequence[Encoded],
@@ -72,9 +87,16 @@ def others_of(captioner: Captioner, pairs: Sequence[OpenedPair], prompt: str, pr
     back = captioner.answer_encoded(swapped, max_new_tokens)
     found = []
     for texts, answer, other, more in zip(said, answers, back, drawn(swapped, turned - 1), strict=True):
-        about = [(turned_text(text), chance) for text, chance in [(other.text, other.probability), *more]]
-        found.append(Others([*texts, *((text, chance) for text, chance in about if text)], mean_maps(answer, other)))
+        about = [(turned_text(text) or "", chance) for text, chance in [(other.text, other.probability), *more]]
+        found.append(Others([*texts, *about], mean_maps(answer, other)))
     return found
+
+
+def _alike(one: Parsed, other: Parsed) -> float:
+    here, there = ({(fact.object, fact.direction) for fact in said.facts} for said in (one, other))
+    if here or there:
+        return len(here & there) / len(here | there)
+    return float(one.changed is False and other.changed is False)
 
 
 def turned_text(text: str) -> str | None:

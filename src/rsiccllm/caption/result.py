@@ -40,7 +40,8 @@ class Caption:
     None without one. change_map: [height, width] float32 in 0..1, where the model saw change, of the first image's
     size, or None where the model has no map. candidates: the caption and other answers, where several were asked for.
     fact_maps: [FACTS, rows, cols] float16 in 0..1 in cells of the model's map, which fact it is where there is change
-    (`rsiccllm.model.difference.FACTS`), or None; `map_of` reads it.
+    (`rsiccllm.model.difference.FACTS`), or None; `map_of` reads it. agreement: of several answers, how far the others
+    say the same, 0..1 (`rsiccllm.caption.others.Others.agreement`).
     """
 
     caption: str
@@ -49,6 +50,7 @@ class Caption:
     change_map: np.ndarray | None = None
     candidates: tuple[str, ...] = ()
     fact_maps: np.ndarray | None = None
+    agreement: float | None = None
 
     def map_of(self, thing: Object, direction: Direction | None = None) -> np.ndarray | None:
         """Where `thing` appeared or disappeared (None: either): [height, width] float32 in 0..1; None without a map."""
@@ -69,10 +71,11 @@ class Caption:
 
         Support: the highest value of the fact's own map (`map_of`). Share: of all that changed in the map, how much is
         that fact. Of a text that denies any change both are one minus the map's highest value; of one that names no
-        fact, that value.
+        fact, that value. Of several answers their agreement is a clue more.
         """
+        agreed = () if self.agreement is None else (self.agreement,)
         if self.change_map is None or self.fact_maps is None:
-            return (self.probability or 0.0,)
+            return self.probability or 0.0, *agreed
         highest = float(self.change_map.max())
         support = share = highest if self.changed else 1 - highest
         for thing, direction in {(fact.object, fact.direction) for fact in self.facts}:
@@ -80,7 +83,7 @@ class Caption:
             assert seen is not None
             support = min(support, float(seen.max()))
             share = min(share, float(seen.sum() / (self.change_map.sum() + 1e-3)))
-        return self.probability or 0.0, support, share
+        return self.probability or 0.0, support, share, *agreed
 
     @cached_property
     def _parsed(self) -> Parsed:
@@ -116,6 +119,7 @@ class Caption:
             "probability": None if self.probability is None else round(self.probability, 4),
             "facts": [fact.model_dump() for fact in self.facts],
             "boxes": [[*box[:4], round(box.score, 4)] for box in self.boxes],
+            **({} if self.agreement is None else {"agreement": round(self.agreement, 4)}),
             **({"candidates": list(self.candidates)} if self.candidates else {}),
         }
 

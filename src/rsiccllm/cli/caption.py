@@ -23,7 +23,10 @@ def caption(
     ] = None,
     long: Annotated[bool, typer.Option("--long", help="a paragraph instead of a sentence")] = False,
     ask: Annotated[str | None, typer.Option(help="answer this question instead")] = None,
-    candidates: Annotated[int, typer.Option(min=1, max=32, help="how many answers, at most")] = 1,
+    candidates: Annotated[
+        int | None,
+        typer.Option(min=1, max=32, help="answers to choose from (default: as suits the model; 1 is fastest)"),
+    ] = None,
     resize: Annotated[bool, typer.Option("--resize", help="fit the second image to the first's size")] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON: an object, for several pairs one a line")] = False,
     jsonl: Annotated[Path | None, typer.Option(help="write a line of JSON a pair; called again, go on there")] = None,
