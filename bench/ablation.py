@@ -37,7 +37,9 @@ from rsiccllm.training.recipe import DifferenceRecipe, SFTRecipe
 from rsiccllm.training.sft import train_sft
 
 CODE = ("model", "training", "caption", "sources/scenes", "facts.py", "words.yaml", "demo/base.py")
-ARMS = ["none", "paper", "paper-no-pixel", "paper-no-texture", "paper-mean-texture", "ours", "ours, map first"]
+GRIDS = {"paper, grid 1": 1, "paper, grid 16": 16}
+"""Pixels a side of the cells that vote in the Hough transform; 4 in "paper"."""
+ARMS = ["none", "paper", "paper-no-pixel", "paper-no-texture", "paper-mean-texture", *GRIDS, "ours", "ours, map first"]
 SIDE, TEST, BASE_STEPS, MAP_STEPS, BATCH = 112, 200, 60, 400, 8
 FIELDS = ("object", "direction", "verb", "quantity", "place")
 
@@ -97,7 +99,7 @@ def run(work: Path, arm: str, pairs: int, seed: int, steps: int, cases: list[Cas
     recipe = SFTRecipe(
         model=str(start), data=data, out=out / "sft", max_steps=steps, batch_size=BATCH, learning_rate=1e-3,
         difference_learning_rate=2e-3, fact_weight=1.0, train_vision=False, bf16=fast_bf16(), workers=1, seed=seed,
-        save_steps=200, variant="ours" if arm.startswith("ours") else arm,
+        save_steps=200, variant=arm.partition(",")[0], texture_stride=GRIDS.get(arm),
         feature_cache=work / "features",  # one frozen tower for all
     )  # fmt: skip
     model = train_sft(recipe)
