@@ -1,6 +1,6 @@
 """What the model in the package can do on rendered scenes it has not seen, in numbers.
 
-    python bench/embedded.py [--model DIR] [--scenes 400] [--candidates 1]
+    python bench/embedded.py [--model DIR] [--scenes 400] [--candidates N]
     python bench/embedded.py --ceiling
 
 Held-out scenes are of another seed than any that training, validation or calibration saw. Swapped dates: of the changed
@@ -69,16 +69,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a checkpoint; by default the model in the package")
     parser.add_argument("--scenes", type=int, default=400)
-    parser.add_argument("--candidates", type=int, default=1, help="answers, of which the map chooses the caption")
+    parser.add_argument("--candidates", type=int, help="answers to choose from; by default as suits the model")
     parser.add_argument("--ceiling", action="store_true", help="score the first true caption of each scene instead")
     given = parser.parse_args()
     if given.ceiling:
         ceiling(given.scenes)
         return
     captioner = Captioner.load(given.model)
+    answers = given.candidates or captioner.usual("caption")
     source = ScenesSource(given.scenes, seed=SEED, size=256)
     pairs = [source.open(pair) for pair in track(source.pairs, "rendering", len(source.pairs))]
-    said, maps = said_of(captioner, pairs, "captioning", given.candidates)
+    said, maps = said_of(captioner, pairs, "captioning", answers)
     names = {str(i): pair for i, pair in enumerate(source.pairs)}
     references = {name: list(pair.captions) for name, pair in names.items()}
     changed = {name: bool(pair.changed) for name, pair in names.items()}
@@ -87,7 +88,7 @@ def main() -> None:
     only = score(said, references, changed, meteor=False, sbs=False).changed_only
     assert only is not None
     assert facts.planted is not None
-    print(f"{len(pairs)} held-out scenes, {sum(changed.values())} of them changed")
+    print(f"{len(pairs)} held-out scenes, {sum(changed.values())} of them changed; answers to choose from: {answers}")
     print(f"balanced change accuracy {facts.flag.balanced_accuracy:.1f} %, "
           f"hallucination {facts.flag.hallucination:.1f} %, misses {facts.flag.misses:.1f} %")  # fmt: skip
     for field in FIELDS:
@@ -103,7 +104,7 @@ def main() -> None:
         captioner,
         [OpenedPair(pairs[int(n)].after, pairs[int(n)].before, None) for n in moved],
         "swapped dates",
-        given.candidates,
+        answers,
     )
     turned = dict(zip(moved, back.values(), strict=True))
     shares = reversed_share(said, turned, {name: planted[name] for name in moved})

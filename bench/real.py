@@ -1,6 +1,6 @@
 """How the captioner does on real pairs, beside hand-made floors that know nothing.
 
-    python bench/real.py DATA [--model DIR] [--held-out] [--candidates 1] [--page FILE]
+    python bench/real.py DATA [--model DIR] [--held-out] [--candidates N] [--page FILE]
 
 DATA holds levir_cc, captioned_crops, levir_cd, dsifn, egy_bcd, sztaki and xbd_mexico; bench/real_split.json says which
 pairs are for tuning (the default) and which are scored once a release (--held-out). Captioned pairs score the change
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", help="a checkpoint; without one the floors alone")
     parser.add_argument("--held-out", action="store_true")
-    parser.add_argument("--candidates", type=int, default=1, help="answers, of which the map chooses the caption")
+    parser.add_argument("--candidates", type=int, help="answers to choose from; by default as suits the model")
     parser.add_argument("--page", type=Path, help="write the pairs, maps and captions to this HTML file")
     given = parser.parse_args()
     found = cases(given.data, "held_out" if given.held_out else "tuning")
@@ -180,8 +180,9 @@ def main() -> None:
     said: dict[str, Caption] = {}
     if given.model:
         captioner = Captioner.load(given.model)
+        answers = given.candidates or captioner.usual("caption")
         for case in [*captioned, *masked]:
-            said[case.id] = next(iter(captioner.caption_all([case.pair], candidates=given.candidates)))
+            said[case.id] = next(iter(captioner.caption_all([case.pair], candidates=answers)))
     changed = np.array([case.changed for case in captioned])
     flags = {
         "|T|": np.array([plain_map(case.pair).mean() for case in captioned]),
