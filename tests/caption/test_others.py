@@ -93,7 +93,10 @@ def test_a_calibration_of_several_answers_is_asked_by_default(mapping_checkpoint
     assert (long.agreement, long.confidence, long.candidates) == (None, None, ())
     assert (captioner.usual("caption"), captioner.usual("describe"), loaded.usual("caption")) == (4, 1, 1)
     alone = Captioner(loaded.model, loaded.processor, Calibration((0.0, 0.0, 0.0), 1.0))
-    assert alone.caption(before, after, candidates=4).confidence == pytest.approx(1 / (1 + np.exp(-1)))
+    found = alone.caption(before, after, candidates=4)
+    assert found.confidence == pytest.approx(1 / (1 + np.exp(-1)))
+    assert found.agreement == usual.agreement
+    assert len(found.clues) == 4, "what a calibration of several answers is fitted to"
 
 
 def test_half_of_the_answers_are_of_swapped_images(mapping_checkpoint: Path) -> None:

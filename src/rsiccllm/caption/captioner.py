@@ -216,10 +216,12 @@ class Captioner:
         found = Caption(said, chance, None, seen, candidates, named)
         if prompt != PROMPTS["caption"]:
             return found
-        sure = self.calibration
-        if others is not None and self.of_several is not None:
-            found, sure = replace(found, agreement=others.agreement(answer, said)), self.of_several
-        return found if sure is None else replace(found, confidence=sure.confidence(found.clues))
+        confidence = None if self.calibration is None else self.calibration.confidence(found.clues)
+        if others is not None:
+            found = replace(found, agreement=others.agreement(answer, said))
+            if self.of_several is not None:
+                confidence = self.of_several.confidence(found.clues)
+        return replace(found, confidence=confidence)
 
 
 def _reads_pairs(architecture: str) -> bool:
