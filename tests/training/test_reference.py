@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from pydantic import ValidationError
 from transformers import set_seed
 
 from rsiccllm.errors import InputError
+from rsiccllm.journal import Journal
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.rsici.build import build_rsici
@@ -124,3 +127,28 @@ def test_a_file_that_does_not_fit_is_one_line(tiny_checkpoints: dict[str, Path],
     assert log(tmp_path / "out")[0]["loss"] == pytest.approx(log(tmp_path / "first")[0]["loss"], abs=1e-6)
     with pytest.raises(ValidationError, match="the reverse KL needs the reference's whole distribution"):
         recipe_for(checkpoint, data, tmp_path / "out", reference=kept, kl_weight=0.1)
+
+
+def test_a_process_that_hangs_is_waited_for_as_long_as_the_recipe_says(tmp_path: Path) -> None:
+    """The journals of two processes by hand: one goes on writing for longer than that and is waited for, then hangs."""
+    path, wanted = tmp_path / "reference.jsonl", {"schema": reference.FORM, "rows": 8}
+    journals = [Journal(reference._part(path, rank), sealed=True) for rank in range(2)]
+    for journal in journals:
+        journal.append(wanted)
+
+    def slowly() -> None:
+        for number in range(7):
+            time.sleep(0.25)
+            journals[number % 2].append({"id": str(number), "log_probs": [-1.0]})
+
+    writer, began = threading.Thread(target=slowly), time.monotonic()
+    writer.start()
+    with pytest.raises(InputError, match=r"reference\.jsonl: stopped, because no process has added a row for 1 s"):
+        reference._join(path, wanted, [str(number) for number in range(8)], timeout=1)
+    assert time.monotonic() - began > 7 * 0.25 + 1
+    writer.join()
+    assert not path.exists()
+    journals[0].append({"id": "7", "log_probs": [-2.0]})
+    reference._join(path, wanted, [str(number) for number in range(8)], timeout=1)
+    assert [json.loads(line)["id"] for line in path.read_text().splitlines()[1:]] == [str(n) for n in range(8)]
+    assert reference._parts(path) == []

@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,11 @@ def stored_reference(
         left = [index for index in range(rank, len(dataset), processes) if identifiers[index] not in known]
         _compute(_part(path, rank), wanted, left, recipe, model, dataset, collator, device)
         if rank == 0:
-            _join(path, wanted, identifiers)
+            _join(path, wanted, identifiers, recipe.process_timeout)
         # Not a barrier: others may have more to do than a barrier waits for. One that dies ends the run by torchrun.
-        while not path.exists():
-            time.sleep(0.2)
+        for _ in _waits(path, recipe.process_timeout):
+            if path.exists():
+                break
     return read_reference(path, wanted, checkpoint)
 
 
@@ -176,10 +177,13 @@ def _compute(
                 journal.append({"id": dataset.records[next(done)].id, "log_probs": own})
 
 
-def _join(path: Path, wanted: dict[str, Any], identifiers: list[str]) -> None:
+def _join(path: Path, wanted: dict[str, Any], identifiers: list[str], timeout: float) -> None:
     """Write the file once all processes have computed their share, and remove their journals."""
-    while len(known := _read_parts(path, wanted)) < len(identifiers):
-        time.sleep(1)
+    known: dict[str, list[float]] = {}
+    for _ in _waits(path, timeout):
+        known = _read_parts(path, wanted)
+        if len(known) == len(identifiers):
+            break
     rows = [json.dumps({"id": identifier, "log_probs": known[identifier]}) for identifier in identifiers]
     parts = _parts(path)
     with atomic_write(path) as handle:
@@ -187,6 +191,29 @@ def _join(path: Path, wanted: dict[str, Any], identifiers: list[str]) -> None:
         handle.writelines(row + "\n" for row in rows)
     for part in parts:
         part.unlink()
+
+
+def _waits(path: Path, timeout: float) -> Iterator[None]:
+    """One turn after another, with a pause ten times as long as the turn took, while the processes' journals change.
+
+    Raises InputError where none has changed for `timeout` seconds: a process hangs.
+    """
+    written, changed = -1, time.monotonic()
+    while True:
+        began = time.monotonic()
+        yield
+        size = 0
+        for part in _parts(path):
+            with suppress(FileNotFoundError):  # joined meanwhile
+                size += part.stat().st_size
+        if size != written:
+            written, changed = size, time.monotonic()
+        elif time.monotonic() - changed > timeout:
+            raise InputError(
+                f"{path}: stopped, because no process has added a row for {timeout:g} s; started again, it goes on "
+                "with the rows that are there"
+            )
+        time.sleep(min(max(0.2, 10 * (time.monotonic() - began)), timeout / 4))
 
 
 @torch.no_grad()

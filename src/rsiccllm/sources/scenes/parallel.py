@@ -76,7 +76,10 @@ def write_scenes(jobs: Sequence[SceneFiles], processes: int | None = None) -> It
             under_way.popleft().result()
             yield
     except BrokenProcessPool:
-        raise InputError("rendering: one of its processes was ended from outside (out of memory?)") from None
+        raise InputError(
+            "rendering: one of its processes was ended from outside (out of memory?) or could not start (a script that "
+            "renders needs `if __name__ == '__main__':` around what it does)"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 
