@@ -22,7 +22,7 @@ from typing import Any
 import transformers
 from matplotlib import pyplot
 
-from rows import RESULTS, add_row, code_digest, digest, read_rows
+from rows import RESULTS, add_row, code_digest, digest, groups, read_rows
 from rsiccllm.benchmark.fact_scores import fact_scores
 from rsiccllm.benchmark.probes import Case, case_of, light, shift
 from rsiccllm.benchmark.scores import score
@@ -148,6 +148,10 @@ def main() -> None:
     given = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    if given.only_table:  # also what older code found; the last is drawn
+        for rows in groups("ablation", "code"):
+            show(rows)
+        return
     code = code_digest(CODE)
     wanted = {
         digest([settings, code]): settings
@@ -157,21 +161,18 @@ def main() -> None:
     }
     missing = [key for key in wanted if key not in read_rows("ablation")]
     print(f"{len(wanted)} runs, {len(wanted) - len(missing)} there already")
-    cases = [] if given.only_table else test_cases()
-    for number, key in enumerate(missing if not given.only_table else [], start=1):
+    cases = test_cases()
+    for number, key in enumerate(missing, start=1):
         settings = wanted[key]
         print(f"run {number} of {len(missing)}: {settings}", flush=True)
         named = (settings["arm"], settings["pairs"], settings["seed"], settings["steps"])
         found = run(given.work / code, *named, cases)
         add_row("ablation", {"key": key, "settings": settings, "code": code, **found})
-    rows = read_rows("ablation")
-    if given.only_table:  # also what older code found: each row says of which it is
-        show(list(rows.values()))
-        return
-    if found_rows := [rows[key] for key in wanted if key in rows]:
-        show(found_rows)
+    held = read_rows("ablation")
+    if rows := [held[key] for key in wanted if key in held]:
+        show(rows)
     for key, settings in wanted.items():
-        if key not in rows:
+        if key not in held:
             print("missing:", settings["arm"], settings["pairs"], "pairs, seed", settings["seed"])
 
 

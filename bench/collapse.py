@@ -23,7 +23,7 @@ from typing import Any
 import transformers
 from matplotlib import pyplot
 
-from rows import RESULTS, add_row, code_digest, digest, read_rows
+from rows import RESULTS, add_row, code_digest, digest, groups, read_rows
 from rsiccllm.model.checkpoint import weights_digest
 from rsiccllm.model.precision import fast_bf16
 from rsiccllm.records import PREFERENCES
@@ -110,8 +110,9 @@ def main() -> None:
     given = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    if given.only_table:
-        show(list(read_rows("collapse").values()))
+    if given.only_table:  # also what older code found; the last is drawn
+        for rows in groups("collapse", "code", "weights"):
+            show(rows)
         return
     code, weights = code_digest(CODE), weights_digest(str(given.demo / "sft" / "model"))[:16]
     data = hashlib.sha256((given.preferences / PREFERENCES).read_bytes()).hexdigest()[:16]
@@ -123,8 +124,8 @@ def main() -> None:
             curves = run(given.work / digest([code, weights, data]), given.demo, given.preferences, settings)
             row = {"key": key, "settings": settings, "code": code, "weights": weights, "data": data, **curves}
             add_row("collapse", row)
-    rows = read_rows("collapse")
-    show([rows[key] for key in wanted])
+    held = read_rows("collapse")
+    show([held[key] for key in wanted])
 
 
 if __name__ == "__main__":

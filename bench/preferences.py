@@ -28,7 +28,7 @@ from typing import Any
 import transformers
 from matplotlib import pyplot
 
-from rows import RESULTS, add_row, code_digest, digest, read_rows
+from rows import RESULTS, add_row, code_digest, digest, groups, read_rows
 from rsiccllm.benchmark.fact_scores import fact_scores
 from rsiccllm.benchmark.probe_scores import score_point
 from rsiccllm.benchmark.probes import Case, case_of, swap_dates
@@ -195,12 +195,8 @@ def main() -> None:
     given = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    if given.only_table:  # also what older code found: a table for each code and checkpoint, the fullest last and drawn
-        made: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-        for row in read_rows("preferences").values():
-            made[row["code"], row["weights"]].append(row)
-        for (code, weights), rows in sorted(made.items(), key=lambda item: len(item[1])):
-            print(f"code {code}, checkpoint {weights}")
+    if given.only_table:  # also what older code found; the last is drawn
+        for rows in groups("preferences", "code", "weights"):
             show(rows)
         return
     code = code_digest(CODE)
@@ -222,13 +218,10 @@ def main() -> None:
             row = {"key": key, "settings": settings, "code": code, "weights": weights[:16], "data": data,
                    "preferences": rows, "scores": scored(model, cases, hard), "curve": curve}  # fmt: skip
             add_row("preferences", row)
-    rows = read_rows("preferences")
-    if given.only_table:  # also what older code found: each row says of which it is
-        show(list(rows.values()))
-        return
-    show([rows[key] for key in wanted if key in rows])
+    held = read_rows("preferences")
+    show([held[key] for key in wanted if key in held])
     for key, settings in wanted.items():
-        if key not in rows:
+        if key not in held:
             print("missing:", settings)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,16 @@ def read_rows(name: str) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     return {row["key"]: row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+
+
+def groups(name: str, *made_of: str) -> Iterator[list[dict[str, Any]]]:
+    """Rows that were made of the same ("code", "weights", ...), after a line that says of what; the most rows last."""
+    found: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in read_rows(name).values():
+        found[tuple(row[part] for part in made_of)].append(row)
+    for values, rows in sorted(found.items(), key=lambda item: len(item[1])):
+        print(", ".join(f"{part} {value}" for part, value in zip(made_of, values, strict=True)))
+        yield rows
 
 
 def add_row(name: str, row: dict[str, Any]) -> None:
