@@ -37,7 +37,7 @@ from rsiccllm.training.recipe import DifferenceRecipe, SFTRecipe
 from rsiccllm.training.sft import train_sft
 
 CODE = ("model", "training", "caption", "sources/scenes", "facts.py", "words.yaml", "demo/base.py")
-GRIDS = {"paper, grid 1": 1, "paper, grid 16": 16}
+GRIDS = {"paper, grid 1": 1, "paper, grid 14": 14}
 """Pixels a side of the cells that vote in the Hough transform; 4 in "paper"."""
 ARMS = ["none", "paper", "paper-no-pixel", "paper-no-texture", "paper-mean-texture", *GRIDS, "ours", "ours, map first"]
 SIDE, TEST, BASE_STEPS, MAP_STEPS, BATCH = 112, 200, 60, 400, 8
