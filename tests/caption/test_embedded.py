@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from rsiccllm import Captioner
 from rsiccllm.benchmark.fact_scores import fact_scores
 from rsiccllm.caption.captioner import EMBEDDED
 from rsiccllm.caption.result import Caption
+from rsiccllm.cli import main
 from rsiccllm.demo.calibrate import is_right
 from rsiccllm.facts import Fact
 from rsiccllm.sources.scenes import ScenesSource
@@ -66,3 +69,24 @@ def test_right_in_the_sense_of_the_calibration() -> None:
     assert not is_right("the scene is the same as before", [house], changed=True)
     assert is_right("the scene is the same as before", [], changed=False)
     assert not is_right("a house is built in the scene", [], changed=False)
+
+
+def test_the_command_answers_with_the_best_of_several_and_shows_them_on_demand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = ScenesSource(4, seed=4713, size=224)
+    pair = source.open(next(one for one in source.pairs if one.changed))
+    files = [tmp_path / "before.png", tmp_path / "after.png"]
+    pair.before.save(files[0])
+    pair.after.save(files[1])
+    expected = Captioner.load().caption(*files)
+    assert expected.agreement is not None
+    lines = []
+    for more in ([], ["--candidates", "18"]):
+        monkeypatch.setattr(sys, "argv", ["rsiccllm", "caption", *map(str, files), "--json", *more])
+        with pytest.raises(SystemExit):
+            main()
+        lines.append(json.loads(capsys.readouterr().out))
+    assert (lines[0]["caption"], lines[0]["agreement"]) == (expected.caption, round(expected.agreement, 4))
+    assert "candidates" not in lines[0]
+    assert lines[1]["candidates"] == list(expected.candidates)

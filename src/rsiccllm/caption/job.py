@@ -108,6 +108,8 @@ class Job:
                     if self.wanted.overlay is not None:
                         self._draw(item, opened[item.id], result)
                     line = {"id": item.id, "before": str(item.before), "after": str(item.after), **result.to_dict()}
+                    if self.wanted.candidates is None:
+                        line.pop("candidates", None)  # shown where they were asked for
                     if journal is not None:
                         journal.append({**line, **stamp})
                     yield Outcome(item, line)
