@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rsiccllm import facts
 from rsiccllm.errors import InputError
 from rsiccllm.facts import Fact, parse, places_agree, quantities_agree, support, verb_kind
+from rsiccllm.grammar import read
 from rsiccllm.words import load_words
 
 
@@ -152,6 +153,48 @@ def test_neither_said() -> None:
 def test_where_tells_of_a_place_and_of_what_changed_there(caption: str, expected: set[tuple[str, str]]) -> None:
     assert said(caption) == expected
     assert all(fact.verb != "appear" for fact in parse(caption.partition(".")[0]).facts[1:])
+
+
+def told(caption: str) -> list[tuple[str | None, ...]]:
+    """(object, verb, quantity, place) of every fact, in alphabetical order."""
+    return sorted(((f.object, f.verb, f.quantity, f.place) for f in parse(caption).facts), key=str)
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("some huts are built along the lane and shrubs there are removed",
+         [("building", "build", "several", "along_road"), ("tree", "remove", None, None)]),
+        ("two large huts facing two lanes are built at the bottom", [("building", "build", "two", "bottom")]),
+        ("a lane on the left with many huts around has been built",
+         [("building", "build", "many", "left"), ("road", "build", "one", "left")]),
+        ("a yard becomes a lane and huts and two trucks appear",
+         [("bareland", "replace", "one", None), ("building", "appear", None, None),
+          ("road", "replace", "one", None), ("vehicle", "appear", "two", None)]),
+        ("a hut replaces some shrubs between the yard and an existing hut",
+         [("building", "replace", "one", None), ("tree", "replace", "several", None)]),
+        ("a hut is built between the lane and the yard and a pond appears",
+         [("building", "build", "one", None), ("water", "appear", "one", None)]),
+        ("several lanes run through an estate in place of the shrubs",
+         [("road", "appear", "several", None), ("tree", "replace", None, None)]),
+        ("shrubs are removed and a lane with huts built on both sides appears",
+         [("building", "build", None, "along_road"), ("road", "appear", "one", None), ("tree", "remove", None, None)]),
+        ("with huts built the shrubs are removed", [("building", "build", None, None), ("tree", "remove", None, None)]),
+        ("the huts built on the left replace some shrubs",
+         [("building", "build", None, "left"), ("building", "replace", None, "left"),
+          ("tree", "replace", "several", None)]),
+        ("along the lane are built many huts", [("building", "build", "many", "along_road")]),
+        ("in the corner are built two huts and a lane",
+         [("building", "build", "two", None), ("road", "build", "one", None)]),
+    ],
+)  # fmt: skip
+def test_what_goes_with_which_verb(caption: str, expected: list[tuple[str | None, ...]]) -> None:
+    assert told(caption) == expected
+
+
+def test_what_a_describing_participle_tells_of() -> None:
+    described = read("a lane with huts built on both sides appears", load_words()).events[0]
+    assert [phrase.object for phrase in described.subjects] == ["building"]
 
 
 def test_what_was_not_built_does_not_hide_what_was() -> None:

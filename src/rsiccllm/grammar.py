@@ -300,6 +300,7 @@ class _Clauses:
                 self.role = "subject"
             return
         if ahead == "clause" and self._pair_ends(i, found):
+            self.prep = ""  # a further conjunction does not end it again
             return
         if ahead == "clause":
             if self.role in {"context", "object"} and _goes_on(found, i + 1, self.last, natural):
