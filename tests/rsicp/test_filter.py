@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -68,9 +69,12 @@ def test_own_words_are_understood_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_as_alike_as_the_bound_counts_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    likeness = {"a hut": 0.9, "a lane": 0.8999}
-    monkeypatch.setattr("rsiccllm.rsicp.filter.similarity", lambda text, taken, words: likeness[text] if taken else 0)
-    assert distinct(["a hut", "a lane"], ["a pond"]) == ["a lane"]
+    texts = ["a house is built on the left", "a road is built on the left"]
+    likeness = similarity(texts[1], texts[:1])
+    monkeypatch.setattr("rsiccllm.rsicp.filter.ALIKE", likeness)
+    assert distinct(texts) == texts[:1]
+    monkeypatch.setattr("rsiccllm.rsicp.filter.ALIKE", math.nextafter(likeness, 1))
+    assert distinct(texts) == texts
 
 
 def test_window_by_hand() -> None:
