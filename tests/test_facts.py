@@ -186,10 +186,23 @@ def told(caption: str) -> list[tuple[str | None, ...]]:
         ("along the lane are built many huts", [("building", "build", "many", "along_road")]),
         ("in the corner are built two huts and a lane",
          [("building", "build", "two", None), ("road", "build", "one", None)]),
+        # an auxiliary before all else makes a verb of the participle too
+        ("have recently removed shrubs at the top", [("tree", "remove", None, "top")]),
+        # a participle after a place describes
+        ("at the top scattered shrubs are removed", [("tree", "remove", None, "top")]),
+        ("the woods are no longer dense", [("tree", "reduce", None, None)]),
+        ("nothing replaces the shrubs", [("tree", "replace", None, None)]),
     ],
 )  # fmt: skip
 def test_what_goes_with_which_verb(caption: str, expected: list[tuple[str | None, ...]]) -> None:
     assert told(caption) == expected
+
+
+def test_a_verb_after_what_something_became_belongs_to_its_own_sentence() -> None:
+    assert said("There is no change at the top. The lane becomes wider replacing the shrubs.") == {
+        ("road", "appear"),
+        ("tree", "disappear"),
+    }
 
 
 def test_what_a_describing_participle_tells_of() -> None:
@@ -220,6 +233,8 @@ def test_that_nothing_else_changed_says_nothing_of_what_did(rest: str) -> None:
         ("a few huts are", "several"), ("a row of huts is", "several"), ("five huts are", "several"),
         ("many huts are", "many"), ("lots of huts are", "many"), ("a large number of huts are", "many"),
         ("two rows of huts are", "many"), ("a residential area is", None), ("part of a hut is", "one"),
+        # "a" is of the stretch and not of the lane; "some hut" is a hut, "a row of hut" several
+        ("a stretch of lane is", None), ("by the pond some hut is", None), ("by the pond a row of hut is", "several"),
     ],
 )  # fmt: skip
 def test_quantities(words: str, quantity: str | None) -> None:
@@ -235,7 +250,8 @@ def test_quantities(words: str, quantity: str | None) -> None:
         ("on the left side of the image", "left"),
         ("along the road", "along_road"), ("on both sides of the street", "along_road"), ("by the lane", "along_road"),
         ("on the roadside", "along_road"), ("on the left of the road", "along_road"), ("on the left of the pond", None),
-        ("along the road at the bottom", "bottom"), ("in the woods", None),
+        ("along the road at the bottom", "bottom"), ("in the woods", None), ("on the left of this pond", None),
+        ("at the top of", "top"),  # cut short
     ],
 )  # fmt: skip
 def test_places(words: str, place: str | None) -> None:

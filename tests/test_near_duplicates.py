@@ -13,7 +13,7 @@ from PIL import Image
 from rsiccllm.near_duplicates import Item, find_near_duplicates
 from rsiccllm.near_duplicates.images import Signature, candidates, overlap, sign
 from rsiccllm.near_duplicates.report import report_near_duplicates
-from rsiccllm.near_duplicates.texts import alike
+from rsiccllm.near_duplicates.texts import Alike, _candidates, alike, words_of
 from rsiccllm.records import ImagePair
 from rsiccllm.sources import open_source
 from rsiccllm.sources.base import Source
@@ -168,6 +168,57 @@ def test_a_text_that_hundreds_carry_is_one_finding() -> None:
     assert len(found) == 1
     assert found[0].items == tuple(range(500))
     assert found[0].similarity == 1.0
+
+
+def test_words_are_lower_case_without_punctuation() -> None:
+    assert words_of("The two-storey HOUSE, no. 7_b, été.") == (
+        "the", "two", "storey", "house", "no", "7", "b", "été",
+    )  # fmt: skip
+
+
+def counted(count: int, **other: str) -> str:
+    """`count` different words; other: what stands in place of some of them (w3="x")."""
+    return " ".join(other.get(f"w{at}", f"w{at}") for at in range(count))
+
+
+def test_which_texts_are_alike_by_hand() -> None:
+    # Twenty words have 18 runs of three. Another word before the last changes two: 16 of 20 are shared, just enough.
+    text, near = counted(20), counted(20, w18="x")
+    assert alike([(0, text), (1, near)]) == [Alike((text, near), (0, 1), 0.8)]
+    # Another in the middle changes three: 15 of 21 are shared.
+    assert alike([(0, text), (1, counted(20, w10="x"))]) == []
+    assert alike([(0, text), (1, text.upper() + ".")]) == [Alike((text,), (0, 1), 1.0)]
+    # Nineteen words are nobody's own.
+    assert alike([(0, counted(19)), (1, counted(19))]) == []
+    # One item has both.
+    assert alike([(0, text), (0, near), (0, text)]) == []
+
+
+def test_the_most_alike_come_first() -> None:
+    # Of 30 words 28 runs; three of them differ: 25 of 31. One differs: 27 of 29.
+    text, third, one = counted(30), counted(30, w15="x"), counted(30, w29="x")
+    found = alike([(0, text), (1, third), (2, one), (3, "no " + counted(40, w3="y")), (4, "No " + counted(40, w3="y"))])
+    assert [(alike_.items, alike_.similarity) for alike_ in found] == [
+        ((3, 4), 1.0),
+        ((0, 2), 27 / 29),
+        ((0, 1), 25 / 31),
+    ]
+
+
+def test_candidates_are_nearly_all_the_alike_and_few_of_the_others() -> None:
+    # Of nine runs each eight are shared, of 10 in all; of six each two.
+    alike_, others = [], []
+    for pair in range(300):
+        shared = {(str(pair), "shared", str(at)) for at in range(8)}
+        alike_ += [frozenset({*shared, (str(pair), side, "")}) for side in "ab"]
+        own = {side: {(str(pair), side, str(at)) for at in range(4)} for side in "cd"}
+        others += [frozenset({*sorted(shared)[:2], *own[side]}) for side in "cd"]
+    pairs = {(2 * pair, 2 * pair + 1) for pair in range(300)}
+    found, chance = _candidates(alike_), _candidates(others)
+    assert len(found & pairs) >= 298  # 299.94 are to be expected
+    assert len(found - pairs) == 0  # these share nothing
+    assert 0 < len(chance & pairs) < 25  # 7.6 are to be expected
+    assert len(chance - pairs) == 0
 
 
 def test_levir_cd_and_levir_cc_share_their_images(shared_data: Path, tmp_path: Path) -> None:

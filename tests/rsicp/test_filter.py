@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,11 +32,18 @@ SAME = ["the scene is the same as before", "there is no difference"]
         ("the house", CHANGED, False),  # says nothing that could be wrong
         ("", CHANGED, False),
         ("a house is built", SAME, True),
+        ("the house", SAME, False),
+        ("a house is built", ["an aeroplane flies past"], False),  # which tells neither
         ("no change has occurred", SAME, False),
         ("there is no difference", [*CHANGED, *SAME], False),  # people disagree
         ("two houses are built on the right", [CHANGED[0], CHANGED[2]], False),  # one alone says left
         ("two houses are built on the right", [CHANGED[0]], True),  # and it is all there is
+        ("two houses are built", CHANGED, False),  # leaves out where
+        ("two houses are renovated", CHANGED, False),  # the verb decides nothing
+        # one alone says left, and one bears out the number
+        ("two houses are built on the right", ["two houses are built on the left", "many villas appear"], False),
         ("many houses are built", ["two houses are built", "two villas appear"], True),
+        ("many houses are built", ["two houses are built"], True),
         ("the grass is removed", ["a house is built on the grass", "a house is built"], False),  # it stands on it
         ("the trees are removed", ["the grass is removed"], False),  # people confuse them
     ],
@@ -46,6 +56,25 @@ def test_distinct_by_key_words() -> None:
     texts = ["a house is built on the left", "the house has been built in the left", "a road is built on the left"]
     assert distinct(texts) == [texts[0], texts[2]]
     assert distinct(texts[1:], [texts[0]]) == [texts[2]]
+
+
+def test_own_words_are_understood_on_both_sides(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("objects:\n  building:\n    write: [lighthouse/lighthouses]\n", encoding="utf-8")
+    words = load_words(own)
+    truth = truth_of(["two lighthouses are built"], words)
+    assert truth.known.pairs == {("building", "appear")}
+    assert [fact.object for fact in truth.parsed[0].facts] == ["building"]
+    assert is_wrong("the lighthouse is removed", truth, words)
+
+
+def test_as_alike_as_the_bound_counts_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["a house is built on the left", "a road is built on the left"]
+    likeness = similarity(texts[1], texts[:1])
+    monkeypatch.setattr("rsiccllm.rsicp.filter.ALIKE", likeness)
+    assert distinct(texts) == texts[:1]
+    monkeypatch.setattr("rsiccllm.rsicp.filter.ALIKE", math.nextafter(likeness, 1))
+    assert distinct(texts) == texts
 
 
 def test_window_by_hand() -> None:

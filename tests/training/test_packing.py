@@ -19,11 +19,13 @@ from rsiccllm.training.losses import answer_log_probs
 from rsiccllm.training.packing import (
     MODEL_FIELDS,
     PackingCollator,
+    Sample,
     fill_rows,
     map_target,
     packed_mask,
     prompt_positions,
 )
+from rsiccllm.training.views import TURNED_TASKS
 
 FAMILIES = ["qwen2_5_vl", "qwen3_vl"]
 
@@ -138,6 +140,21 @@ def test_packed_equals_separate_sequences(
     for name, weight in model.named_parameters():
         if name in gradients:
             torch.testing.assert_close(gradients[name], weight.grad, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_the_padding_of_a_shorter_row_sees_itself_alone(tiny_checkpoints: dict[str, Path]) -> None:
+    processor = load_processor(tiny_checkpoints["qwen2_5_vl"])
+    size = PackingCollator(processor)([sample(0, 1)])["input_ids"].shape[1]
+    batch = PackingCollator(processor)([sample(0, 1), sample(0, 2)])
+    assert batch["input_ids"].shape[1] > size
+    allowed = batch["attention_mask"][0, 0]
+    assert allowed[size:].equal(torch.eye(len(allowed), dtype=torch.bool)[size:])
+    assert not allowed[:size, size:].any()
+
+
+def test_a_sample_of_which_nothing_else_is_said_asks_for_a_caption_and_may_be_turned() -> None:
+    item = sample(0, 1)
+    assert Sample("a", item.images, item.prompt, item.answers).task in TURNED_TASKS
 
 
 def test_what_the_model_takes_and_what_is_kept_for_the_losses(tiny_checkpoints: dict[str, Path]) -> None:
