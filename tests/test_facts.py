@@ -218,6 +218,19 @@ def test_what_was_not_built_does_not_hide_what_was() -> None:
         assert parse(none).changed is False
 
 
+def test_that_nothing_is_built_denies_its_own_verb_alone() -> None:
+    assert said("a hut is built and nothing is removed") == {("building", "appear")}
+    assert said("nothing is built on the left and huts are removed") == {("building", "disappear")}
+    for none in (
+        "nothing is built",
+        "nothing has been removed from the yard",
+        "nothing new is there",
+        "nothing was seen",
+    ):
+        assert parse(none).changed is False
+        assert parse(none).facts == []
+
+
 @pytest.mark.parametrize("rest", ["nothing else can be seen", "nothing more is visible", "nothing else has changed"])
 def test_that_nothing_else_changed_says_nothing_of_what_did(rest: str) -> None:
     assert only(f"a hut is removed and {rest}").verb == "remove"

@@ -15,14 +15,16 @@ from dataclasses import dataclass, field
 from rsiccllm.phrases import AND, NP, PLACE, PREP, STOP, THAT, VERB, WITH, Phrase, phrases
 from rsiccllm.words import PLURAL, TOKEN, Words, word_set
 
-NO_CHANGE = re.compile(
+SAME = re.compile(
     r"\bno (?:\w+ ){0,3}?(?:changes?|differences?|alterations?|modifications?)\b(?! of)|"
     r"\bnothing (?:\w+ ){0,3}?(?:changed?|different|differs|happened)|"
-    r"\bnothing (?:new )?(?:is|has|was|had)\b|\bnot (?:\w+ )?(?:changed?|differ\w*)\b|"
+    r"\bnot (?:\w+ )?(?:changed?|differ\w*)\b|"
     r"\b(?:scenes?|images?|pictures?|areas?|everything|all|they|both|it|regions?|landscape|place)\b[^.;]{0,80}?"
     r"\b(?:same|identical|unchanged|unaltered|alike|remains? (?:intact|stable))\b|"
     r"\bwithout (?:any )?(?:\w+ )?(?:changes?|differences?)\b|\bunchanged between\b|\blook(?:s)? the same\b"
 )
+# "Nothing is built" denies its own verb and no other: "a house is built and nothing is removed".
+NO_CHANGE = re.compile(rf"{SAME.pattern}|\bnothing (?:new )?(?:is|has|was|had)\b")
 
 
 # "In the first image there are two houses" says what one date holds, not what changed between the two.
@@ -455,7 +457,7 @@ def _without_denied(found: list[Phrase], tokens: list[tuple[str, int, int]]) -> 
     for bound in bounds:
         part = [p for p in found if begin <= p.start < bound]
         said = " ".join(token[0] for token in tokens[begin:bound])
-        if REST.search(said) or not NO_CHANGE.search(said):
+        if REST.search(said) or not SAME.search(said):
             kept += part
         kept += [p for p in stops if p.start == bound]
         begin = bound + 1
