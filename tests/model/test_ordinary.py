@@ -201,4 +201,6 @@ def test_a_compiled_model_equals_eager(tiny_checkpoints: dict[str, Path], compil
         model.zero_grad()
     torch.testing.assert_close(found[1][0], found[0][0], atol=1e-4, rtol=0)
     for name, expected in found[0][1].items():
-        torch.testing.assert_close(found[1][1][name], expected, atol=1e-4, rtol=1e-3, msg=name)
+        torch.testing.assert_close(
+            found[1][1][name], expected, atol=1e-4, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
+        )
