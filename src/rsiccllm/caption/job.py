@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -41,6 +43,18 @@ class Outcome(NamedTuple):
     fault: str = ""
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without looking for garbage: what is imported stays, and to search it again and again is a tenth of a start."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class Job:
     """The pairs of one command. Listing them, and opening the image files of a single pair, comes before any model.
 
@@ -59,7 +73,8 @@ class Job:
 
     def run(self, model: str | None) -> Iterator[Outcome]:
         """Load the model and answer every pair, in order. Those that a journal holds already come from it."""
-        from rsiccllm.caption.captioner import Captioner, model_name
+        with _uncollected():
+            from rsiccllm.caption.captioner import Captioner, model_name
 
         name = model_name(model)
         known: dict[str, dict[str, Any]] = {}
@@ -72,7 +87,8 @@ class Job:
                 stamp = self._stamp(name)
                 known = self._known(journal, stamp)
             if any(item.id not in known for item in self.items):
-                captioner = Captioner.load(name)
+                with _uncollected():
+                    captioner = Captioner.load(name)
                 if captioner.calibration is None and not (self.wanted.long or self.wanted.question):
                     self.note = f"{name}: not calibrated: its captions come without a confidence"
                 work = self._answered(captioner, known, journal, stamp)

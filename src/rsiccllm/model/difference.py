@@ -194,6 +194,7 @@ class Comparison(nn.Module):
         return self.layer(torch.cat([one, two, came, came.abs()], 1))
 
 
+@torch.compiler.disable(reason="its compiler takes the gradient of the padding to be laid out otherwise than it is")
 def _aligned(one: Tensor, two: Tensor, sharpness: Tensor) -> Tensor:
     """In each cell the mean of `one` over the 3 x 3 around it, by likeness to `two`. All [pairs, width, rows, cols]."""
     rows, cols = one.shape[-2:]
