@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rsiccllm import cli
 from rsiccllm.cli import main
 
 
@@ -144,3 +145,27 @@ def test_check_exits_1_on_faults_and_show_writes_a_page(tmp_path: Path) -> None:
     done = run("data", "check", f"folder:{tmp_path / 'set'}")
     assert done.returncode == 1
     assert "a.png" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "said"),
+    [
+        (MemoryError(), 2, "out of memory; what was finished is kept"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"), 2,
+         "out of memory ([enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory); what was"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 2, "out of memory (CUDA out of memory."),
+        (RuntimeError("could not create a primitive"), 2, "out of memory (could not create a primitive); what was"),
+        (RuntimeError("shapes cannot be multiplied"), 70, "unexpected RuntimeError: shapes cannot be multiplied"),
+    ],
+)  # fmt: skip
+def test_too_little_memory_is_told_however_torch_says_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: Exception, status: int, said: str
+) -> None:
+    def fails(**_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == status
+    assert f"rsiccllm: {said}" in capsys.readouterr().err

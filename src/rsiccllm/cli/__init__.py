@@ -40,6 +40,11 @@ def _root(
     pass
 
 
+GOES_ON = "what was finished is kept, and a call with more memory (or a smaller batch) goes on"
+NO_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "could not create a primitive")
+"""How torch says it: CUDA, its allocator on a CPU, C++, oneDNN."""
+
+
 def main() -> None:
     """Run the command. A user's mistake is one line and status 2; Ctrl-C is status 130; a fault of ours 70."""
     warnings.filterwarnings("ignore", module="PIL")  # of a broken image: the refusal says it in one line
@@ -56,8 +61,10 @@ def main() -> None:
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error), 2)
     except MemoryError:
-        _fail("out of memory; what was finished is kept, and a call with more (or a smaller batch) goes on", 2)
+        _fail(f"out of memory; {GOES_ON}", 2)
     except Exception as error:
+        if isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in NO_MEMORY):
+            _fail(f"out of memory ({str(error).splitlines()[0][:120]}); {GOES_ON}", 2)
         if os.environ.get("RSICCLLM_TRACEBACK"):
             raise
         message = str(error).splitlines()[0] if str(error) else ""
