@@ -14,15 +14,16 @@ from typing import Any
 class Act:
     """What is done to one request.
 
-    body: JSON is made of a dict, bytes go out as they are. delay: seconds before the first byte. hang: no byte ever.
-    cut: the connection is closed after so many bytes of the body (Content-Length promises all of it). drip: seconds
-    between single bytes of the body.
+    body: JSON is made of a dict, bytes go out as they are. delay: seconds before the first byte. together: how many
+    requests must have come before it. hang: no byte ever. cut: the connection is closed after so many bytes of the body
+    (Content-Length promises all of it). drip: seconds between single bytes of the body.
     """
 
     body: dict[str, Any] | bytes = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    together: int = 0
     hang: bool = False
     cut: int | None = None
     drip: float = 0.0
@@ -112,6 +113,8 @@ class ChatServer:
         try:
             act = self.act(number, request) if head[0].startswith("POST /v1/chat/completions ") else Act(b"", 404)
             await asyncio.sleep(act.delay)
+            while len(self.requests) < act.together:
+                await asyncio.sleep(0.005)
             if act.hang:
                 await asyncio.sleep(3600)
             body = act.body if isinstance(act.body, bytes) else json.dumps(act.body).encode()
