@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rsiccllm.words import MASS, PLURAL, SINGULAR, Item, Words
@@ -12,6 +13,9 @@ NP, VERB, PLACE, PREP, AND, STOP, WITH, THAT = "np", "verb", "place", "prep", "a
 BEFORE_NOUN = frozenset(
     ["the", "a", "quantity", "adjective", "adverb", "start", "word", "prep", "and", "position", "verb", "with", "of"]
 )
+
+Token = tuple[str, int, int]  # (lower case, start, end)
+Known = tuple[Item, int, int]  # (what it is, first token, token after the last)
 
 
 @dataclass(slots=True)
@@ -45,11 +49,8 @@ class Phrase:
     word: str = ""
 
 
-def known_phrases(tokens: list[tuple[str, int, int]], words: Words) -> list[tuple[Item, int, int]]:
-    """(what it is, first token, token after the last) of every phrase, the longest known one first.
-
-    tokens: (lower case, start, end). Unknown words become Item("word").
-    """
+def known_phrases(tokens: list[Token], words: Words) -> list[Known]:
+    """Every phrase of the tokens, the longest known one first. Unknown words become Item("word")."""
     table, low, found, i, n = words.phrases, [token[0] for token in tokens], [], 0, len(tokens)
     unknown = Item("word")
     while i < n:
@@ -65,7 +66,7 @@ def known_phrases(tokens: list[tuple[str, int, int]], words: Words) -> list[tupl
     return found
 
 
-def _is_adjective(items: list[tuple[Item, int, int]], i: int, aux: bool) -> bool:
+def _is_adjective(items: list[Known], i: int, aux: bool) -> bool:
     """A participle before a noun with nothing but adjectives between: "newly built roads", "the abandoned house"."""
     if aux:
         return False
@@ -75,29 +76,15 @@ def _is_adjective(items: list[tuple[Item, int, int]], i: int, aux: bool) -> bool
     if j >= len(items) or items[j][0].kind != "noun" or j > i + 3:
         return False
     before = items[i - 1][0].kind if i else "start"
-    return before in {
-        "the",
-        "a",
-        "quantity",
-        "adjective",
-        "adverb",
-        "start",
-        "word",
-        "prep",
-        "and",
-        "position",
-        "verb",
-        "with",
-        "of",
-    }
+    return before in BEFORE_NOUN
 
 
-def _past(tokens: list[tuple[str, int, int]], items: list[tuple[Item, int, int]], i: int) -> bool:
+def _past(tokens: list[Token], items: list[Known], i: int) -> bool:
     """A word that may be a participle or a past tense, after an article or a number: "an extended road"."""
     return tokens[items[i][1]][0].endswith("ed") and bool(i) and items[i - 1][0].kind in {"a", "the", "quantity"}
 
 
-def _state(items: list[tuple[Item, int, int]], i: int, words: Words) -> tuple[str, int] | None:
+def _state(items: list[Known], i: int) -> tuple[str, int] | None:
     """After "becomes" or "is" at i: (verb, next index) where adjectives of growth or decline follow and no noun."""
     less, state, after, j = False, "", i + 1, i + 1
     while j < len(items) and j < i + 7:
@@ -142,191 +129,229 @@ class _Builder:
             self.start = start
 
 
-def phrases(tokens: list[tuple[str, int, int]], words: Words) -> list[Phrase]:
+def phrases(tokens: list[Token], words: Words) -> list[Phrase]:
     """Group the tokens of a caption into phrases, in order."""
-    items = known_phrases(tokens, words)
-    found: list[Phrase] = []
-    pending = _Builder()
-    be = have = negated = False
-    aux_start = -1
-    i, n = 0, len(items)
-    while i < n:
-        item, start, end = items[i]
-        kind = item.kind
-        following = items[i + 1][0] if i + 1 < n else None
-        if kind in {"be", "have"}:
-            if kind == "be" and pending.quantity and pending.start >= 0 and found and found[-1].kind in {AND, STOP}:
-                found.append(_pronoun(pending, start))
-            pending.clear()
-            state = _state(items, i, words) if kind == "be" else None
-            if state:
-                name, i = state
-                verb_end = items[i - 1][2]
-                found.append(
-                    Phrase(VERB, start, verb_end, verb=name, form="does", be=True, negated=False, verb_start=start)
-                )
-                be = have = False
-                aux_start = -1
-                continue
-            if aux_start < 0:
-                aux_start = start
-            be, have = be or kind == "be", have or kind == "have"
-            negated = negated or (tokens[start][0].endswith("t") and "'" in tokens[start][0])
-            i += 1
-            continue
-        if kind in {"no", "no_longer"}:
-            if aux_start >= 0 or kind == "no_longer":
-                negated = True
-            else:
-                pending.open(start)
-                pending.absent = True
-            i += 1
-            continue
-        if kind == "verb":
-            aux = aux_start >= 0
-            form = item.extra
-            if (form in {"done", "weak", "active", "stay"} or (form == "does" and _past(tokens, items, i))) and (
-                _is_adjective(items, i, aux)
-            ):
-                earlier = found[-1].kind if found else None
-                transitive = earlier == NP and pending.start < 0 and found[-1].end == start
-                if not (transitive or (form in {"active", "weak"} and earlier == NP and pending.start < 0)):
-                    newly = i and items[i - 1][0].kind == "adverb" and tokens[items[i - 1][1]][0] == "newly"
-                    if (newly and form == "done") or item.value in {"rebuild", "extend"}:
-                        pending.rebuilt = item.value
-                    pending.open(start)
-                    i += 1
-                    continue
-            if form == "weak" and pending.article and not aux:
-                i += 1  # "in a straight line": a noun that we have no use for
-                continue
-            if form == "becomes":
-                state = _state(items, i, words)
-                if state:
-                    name, i = state
-                    found.append(Phrase(VERB, start, items[i - 1][2], verb=name, form="does", verb_start=start))
-                    pending.clear()
-                    be = have = negated = False
-                    aux_start = -1
-                    continue
-            if pending.quantity and pending.start >= 0 and (not found or found[-1].kind in {AND, STOP}):
-                found.append(_pronoun(pending, aux_start if aux else start))
-            pending.clear()
-            found.append(
-                Phrase(
-                    VERB, aux_start if aux else start, end, verb=item.value, form=form, be=be, have=have,
-                    negated=negated, verb_start=start,
-                )
-            )  # fmt: skip
-            be = have = negated = False
-            aux_start = -1
-            i += 1
-            continue
-        if kind == "adverb" or (kind == "word" and aux_start >= 0):
-            if aux_start < 0:
-                pending.open(start)
-            i += 1
-            continue
-        if aux_start >= 0 and kind not in {"adjective"}:
-            # "is" with no verb: "there is a house", "the road is next to ..."; the noun rules take over.
-            be = have = negated = False
-            aux_start = -1
-        if kind == "noun":
-            pending.open(start)
-            last, noun_start, noun_end, value = item, start, end, item.value
-            # A compound's head is its last noun, unless that noun is a filler: "factory building", "forest land".
-            while i + 1 < n and items[i + 1][0].kind == "noun" and items[i + 1][1] == noun_end:
-                head = items[i + 1][0]
-                if last.extra[0] == PLURAL and head.value != last.value and not _filler(tokens, items[i + 1], words):
-                    break
-                if not _filler(tokens, items[i + 1], words):
-                    value = head.value
-                last, noun_end, i = head, items[i + 1][2], i + 1
-            number, group = last.extra
-            quantity = pending.quantity
-            if group or number == MASS or (quantity == "one" and number == PLURAL):
-                quantity = None
-            elif quantity is None and pending.article and number == SINGULAR:
-                quantity = "one"
-            elif quantity in {"several", "many"} and number == SINGULAR and not pending.loose:
-                quantity = None
-            found.append(
-                Phrase(
-                    NP, pending.start, noun_end, place=pending.place, object=value, number=number, group=group,
-                    quantity=quantity, definite=pending.definite, absent=pending.absent, rebuilt=pending.rebuilt,
-                    noun_start=noun_start,
-                )
-            )  # fmt: skip
-            pending.clear()
-        elif kind == "position":
-            i = _position(items, i, tokens, found, pending, words)
-            continue
-        elif kind == "quantity":
-            pending.open(start)
-            if following is not None and following.kind == "of" and item.value == "one":
-                pending.quantity = None
-            else:
-                pending.quantity, pending.loose = item.value, end - start > 1 or item.value == "one"
-        elif kind == "a":
-            pending.open(start)
-            pending.article = True
-        elif kind == "the":
-            pending.open(start)
-            pending.definite = True
-        elif kind == "of":
-            if pending.start >= 0:
-                pending.article = False
-                pending.open(start)
-            else:
-                found.append(Phrase(PREP, start, end, word="of"))
-        elif kind == "pronoun" or (kind == "quantity" and following is None):
-            pending.open(start)
-            found.append(_pronoun(pending, end))
-            pending.clear()
-        elif kind == "nothing":
-            pending.clear()
-            found.append(Phrase(NP, start, end, pronoun=True, absent=True, noun_start=start))
-        elif kind == "prep":
-            pending.clear()
-            found.append(Phrase(PREP, start, end, word=item.value or " ".join(t[0] for t in tokens[start:end])))
-        elif kind == "roadside":
-            pending.clear()
-            found.append(Phrase(PLACE, start, end, place="along_road"))
-        elif kind == "and":
-            # "large and small houses": the words before the noun go on after the conjunction.
-            if (
-                following is not None
-                and pending.start >= 0
-                and following.kind == "adjective"
-                and items[i - 1][0].kind == "adjective"
-            ):
-                i += 1
-                continue
-            if pending.quantity and found and found[-1].kind in {AND, STOP}:
-                found.append(_pronoun(pending, start))
-            pending.clear()
-            if found and found[-1].kind == AND:
-                found[-1].end = end
-            else:
-                found.append(Phrase(AND, start, end, word=tokens[start][0]))
-        elif kind in {"stop", "with", "that"}:
-            pending.clear()
-            found.append(Phrase({"stop": STOP, "with": WITH, "that": THAT}[kind], start, end, word=tokens[start][0]))
-        elif kind == "scene":
-            pending.clear()
-        else:  # adjectives and unknown words
-            if found and pending.start < 0 and found[-1].kind == NP and following is not None and kind == "word":
-                # An unknown word after a noun may be a verb of ours that we do not know; it begins nothing.
-                pending.open(start)
-            else:
-                pending.open(start)
-            if kind == "word" and tokens[start][0] in {"one"}:
-                found.append(_pronoun(pending, end))
-        i += 1
-    return found
+    return _Reader(tokens, words).read()
 
 
-def _filler(tokens: list[tuple[str, int, int]], entry: tuple[Item, int, int], words: Words) -> bool:
+class _Reader:
+    """Goes over a caption once: words before a noun wait for it in `pending`, auxiliaries for their verb."""
+
+    def __init__(self, tokens: list[Token], words: Words) -> None:
+        self.tokens, self.words = tokens, words
+        self.items = known_phrases(tokens, words)
+        self.found: list[Phrase] = []
+        self.pending = _Builder()
+        self.i = 0
+        self._forget_auxiliary()
+        # By the kind of an item; each takes the item, moves `i` to its last one, and may leave an auxiliary forgotten.
+        self._rules: dict[str, Callable[[Item, int, int], None]] = {
+            "noun": self._noun, "quantity": self._quantity, "a": self._a, "the": self._the, "of": self._of,
+            "pronoun": self._pronoun, "nothing": self._nothing, "prep": self._preposition, "roadside": self._roadside,
+            "and": self._and, "stop": self._border, "with": self._border, "that": self._border, "scene": self._scene,
+        }  # fmt: skip
+
+    def read(self) -> list[Phrase]:
+        """Every phrase, in order."""
+        while self.i < len(self.items):
+            item, start, end = self.items[self.i]
+            if item.kind in {"be", "have"}:
+                self._auxiliary(item, start)
+            elif item.kind in {"no", "no_longer"}:
+                self._no(item, start)
+            elif item.kind == "verb":
+                self._verb(item, start, end)
+            elif item.kind == "adverb" or (item.kind == "word" and self.aux_start >= 0):
+                if self.aux_start < 0:
+                    self.pending.open(start)
+            else:
+                if item.kind != "adjective":
+                    # "is" with no verb: "there is a house", "the road is next to ..."; the noun rules take over.
+                    self._forget_auxiliary()
+                if item.kind == "position":
+                    self.i = _position(self.items, self.i, self.tokens, self.found, self.pending, self.words)
+                    continue
+                self._rules.get(item.kind, self._other)(item, start, end)
+            self.i += 1
+        return self.found
+
+    def _forget_auxiliary(self) -> None:
+        self.be = self.have = self.negated = False
+        self.aux_start = -1
+
+    def _follows(self) -> str:
+        """The kind of the next item; empty at the end."""
+        return self.items[self.i + 1][0].kind if self.i + 1 < len(self.items) else ""
+
+    def _begins(self) -> bool:
+        """Whether what is read now begins a part of the sentence."""
+        return not self.found or self.found[-1].kind in {AND, STOP}
+
+    def _auxiliary(self, item: Item, start: int) -> None:
+        be = item.kind == "be"
+        if be and self.pending.quantity and self.pending.start >= 0 and self.found and self._begins():
+            self.found.append(_pronoun(self.pending, start))
+        self.pending.clear()
+        if be and self._grows_or_declines(start):
+            return
+        if self.aux_start < 0:
+            self.aux_start = start
+        self.be, self.have = self.be or be, self.have or not be
+        word = self.tokens[start][0]
+        self.negated = self.negated or (word.endswith("t") and "'" in word)
+
+    def _grows_or_declines(self, start: int) -> bool:
+        """ "is larger", "becomes dense": one verb, with all its adjectives."""
+        be = self.items[self.i][0].kind == "be"
+        if not (state := _state(self.items, self.i)):
+            return False
+        verb, after = state
+        end = self.items[after - 1][2]
+        self.found.append(Phrase(VERB, start, end, verb=verb, form="does", be=be, verb_start=start))
+        self.pending.clear()
+        self.i = after - 1
+        if be:
+            self.be = self.have = False
+            self.aux_start = -1
+        else:
+            self._forget_auxiliary()
+        return True
+
+    def _no(self, item: Item, start: int) -> None:
+        if self.aux_start >= 0 or item.kind == "no_longer":
+            self.negated = True
+        else:
+            self.pending.open(start)
+            self.pending.absent = True
+
+    def _verb(self, item: Item, start: int, end: int) -> None:
+        aux, form = self.aux_start >= 0, item.extra
+        if self._describes(item, start):
+            newly = self.i > 0 and self.tokens[self.items[self.i - 1][1]][0] == "newly"
+            if (newly and form == "done") or item.value in {"rebuild", "extend"}:
+                self.pending.rebuilt = item.value
+            self.pending.open(start)
+            return
+        if form == "weak" and self.pending.article and not aux:
+            return  # "in a straight line": a noun that we have no use for
+        if form == "becomes" and self._grows_or_declines(start):
+            return
+        begin = self.aux_start if aux else start
+        if self.pending.quantity and self.pending.start >= 0 and self._begins():
+            self.found.append(_pronoun(self.pending, begin))
+        self.pending.clear()
+        self.found.append(
+            Phrase(
+                VERB, begin, end, verb=item.value, form=form, be=self.be, have=self.have, negated=self.negated,
+                verb_start=start,
+            )
+        )  # fmt: skip
+        self._forget_auxiliary()
+
+    def _describes(self, item: Item, start: int) -> bool:
+        """Whether this verb is no verb but a participle before its noun: "newly built roads"."""
+        if item.extra not in {"done", "weak", "active", "stay"} and not (
+            item.extra == "does" and _past(self.tokens, self.items, self.i)
+        ):
+            return False
+        # Right after a noun it is a verb: "trees replaced bare land".
+        after_noun = bool(self.found) and self.found[-1].kind == NP and self.pending.start < 0
+        return not after_noun and _is_adjective(self.items, self.i, self.aux_start >= 0)
+
+    def _noun(self, item: Item, start: int, end: int) -> None:
+        self.pending.open(start)
+        last, noun_end, value = item, end, item.value
+        # A compound's head is its last noun, unless that noun is a filler: "factory building", "forest land".
+        while self._follows() == "noun" and self.items[self.i + 1][1] == noun_end:
+            head = self.items[self.i + 1][0]
+            filler = _filler(self.tokens, self.items[self.i + 1], self.words)
+            if last.extra[0] == PLURAL and head.value != last.value and not filler:
+                break
+            if not filler:
+                value = head.value
+            self.i += 1
+            last, noun_end = head, self.items[self.i][2]
+        number, group = last.extra
+        quantity = self.pending.quantity
+        if group or number == MASS or (quantity == "one" and number == PLURAL):
+            quantity = None
+        elif quantity is None and self.pending.article and number == SINGULAR:
+            quantity = "one"
+        elif quantity in {"several", "many"} and number == SINGULAR and not self.pending.loose:
+            quantity = None
+        self.found.append(
+            Phrase(
+                NP, self.pending.start, noun_end, place=self.pending.place, object=value, number=number, group=group,
+                quantity=quantity, definite=self.pending.definite, absent=self.pending.absent,
+                rebuilt=self.pending.rebuilt, noun_start=start,
+            )
+        )  # fmt: skip
+        self.pending.clear()
+
+    def _quantity(self, item: Item, start: int, end: int) -> None:
+        self.pending.open(start)
+        if self._follows() == "of" and item.value == "one":
+            self.pending.quantity = None
+        else:
+            self.pending.quantity, self.pending.loose = item.value, end - start > 1 or item.value == "one"
+
+    def _a(self, item: Item, start: int, end: int) -> None:
+        self.pending.open(start)
+        self.pending.article = True
+
+    def _the(self, item: Item, start: int, end: int) -> None:
+        self.pending.open(start)
+        self.pending.definite = True
+
+    def _of(self, item: Item, start: int, end: int) -> None:
+        if self.pending.start >= 0:
+            self.pending.article = False
+        else:
+            self.found.append(Phrase(PREP, start, end, word="of"))
+
+    def _pronoun(self, item: Item, start: int, end: int) -> None:
+        self.pending.open(start)
+        self.found.append(_pronoun(self.pending, end))
+        self.pending.clear()
+
+    def _nothing(self, item: Item, start: int, end: int) -> None:
+        self.pending.clear()
+        self.found.append(Phrase(NP, start, end, pronoun=True, absent=True, noun_start=start))
+
+    def _preposition(self, item: Item, start: int, end: int) -> None:
+        self.pending.clear()
+        word = item.value or " ".join(token[0] for token in self.tokens[start:end])
+        self.found.append(Phrase(PREP, start, end, word=word))
+
+    def _roadside(self, item: Item, start: int, end: int) -> None:
+        self.pending.clear()
+        self.found.append(Phrase(PLACE, start, end, place="along_road"))
+
+    def _and(self, item: Item, start: int, end: int) -> None:
+        if self.pending.start >= 0 and self._follows() == "adjective" == self.items[self.i - 1][0].kind:
+            return  # "large and small houses": the words before the noun go on after the conjunction
+        if self.pending.quantity and self.found and self._begins():
+            self.found.append(_pronoun(self.pending, start))
+        self.pending.clear()
+        if self.found and self.found[-1].kind == AND:
+            self.found[-1].end = end
+        else:
+            self.found.append(Phrase(AND, start, end, word=self.tokens[start][0]))
+
+    def _border(self, item: Item, start: int, end: int) -> None:
+        self.pending.clear()
+        kind = {"stop": STOP, "with": WITH, "that": THAT}[item.kind]
+        self.found.append(Phrase(kind, start, end, word=self.tokens[start][0]))
+
+    def _scene(self, item: Item, start: int, end: int) -> None:
+        self.pending.clear()
+
+    def _other(self, item: Item, start: int, end: int) -> None:
+        """Adjectives and unknown words."""
+        self.pending.open(start)
+
+
+def _filler(tokens: list[Token], entry: Known, words: Words) -> bool:
     return entry[2] - entry[1] == 1 and tokens[entry[1]][0] in words.filler
 
 
@@ -339,7 +364,7 @@ def _pronoun(pending: _Builder, end: int) -> Phrase:
 
 
 def _position(
-    items: list[tuple[Item, int, int]], i: int, tokens: list[tuple[str, int, int]], found: list[Phrase],
+    items: list[Known], i: int, tokens: list[Token], found: list[Phrase],
     pending: _Builder, words: Words,
 ) -> int:  # fmt: skip
     """Read a place that begins with the position word at i; returns the index after it.
@@ -387,7 +412,7 @@ def _position(
     return j
 
 
-def _noun_ahead(items: list[tuple[Item, int, int]], j: int) -> bool:
+def _noun_ahead(items: list[Known], j: int) -> bool:
     while j < len(items) and items[j][0].kind in {"adjective", "word", "adverb", "the", "a"}:
         j += 1
     return j < len(items) and items[j][0].kind == "noun"
