@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import os
 import random
@@ -52,7 +53,7 @@ def serve_under_fire(work: Path, kind: int, moments: int, dice: random.Random, t
                 import json
 
                 return str(json.load(answer)["choices"][0]["message"]["content"])
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):  # not reached, or cut off by the kill
             return None
 
     process = up()

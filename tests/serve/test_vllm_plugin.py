@@ -1,4 +1,4 @@
-"""The plugin for vLLM against a stub: vLLM cannot be installed beside this torch, so only what is ours is tested: the
+"""The plugin for vLLM against a stub, where vLLM is not installed (test_vllm_engine.py is for where it is): the
 registration, the mapping of weights, the settings refused, and that embeddings are those of our own model."""
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Base(torch.nn.Module):
 def plugin(monkeypatch: pytest.MonkeyPatch) -> Any:
     """rsiccllm.serve.vllm_model over the stub."""
     names = ("Qwen2_5_VLDummyInputsBuilder", "Qwen2_5_VLMultiModalProcessor", "Qwen2_5_VLProcessingInfo")
+    bases: dict[str, Any] = {name: type(name, (), {}) for name in names}
     registry = SimpleNamespace(register_model=lambda name, path: REGISTERED.update({name: path}))
     parts: dict[str, dict[str, Any]] = {
         "vllm": {"ModelRegistry": registry},
@@ -60,8 +61,9 @@ def plugin(monkeypatch: pytest.MonkeyPatch) -> Any:
         "vllm.model_executor": {},
         "vllm.model_executor.models": {},
         "vllm.model_executor.models.qwen2_5_vl": {
-            "Qwen2_5_VLForConditionalGeneration": Base, **dict.fromkeys(names)
+            "Qwen2_5_VLForConditionalGeneration": Base, **bases
         },
+        "vllm.model_executor.models.qwen3_vl": {"Qwen3VLForConditionalGeneration": Base},
         "vllm.model_executor.models.utils": {"WeightsMapper": WeightsMapper},
         "vllm.multimodal": {
             "MULTIMODAL_REGISTRY": SimpleNamespace(register_processor=lambda *_, **__: lambda found: found)
@@ -92,8 +94,9 @@ def test_the_entry_point_registers_a_class_that_is_there(plugin: Any) -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     module, function = project["entry-points"]["vllm.general_plugins"]["rsiccllm"].split(":")
     getattr(importlib.import_module(module), function)()
-    path, name = REGISTERED["PairQwen2_5_VL"].split(":")
-    assert getattr(importlib.import_module(path), name) is plugin.VllmPairQwen2_5_VL
+    for model in ("PairQwen2_5_VL", "PairQwen3VL"):
+        path, name = REGISTERED[model].split(":")
+        assert getattr(importlib.import_module(path), name) is getattr(plugin, f"Vllm{model}")
 
 
 def test_embeddings_are_those_of_our_model(plugin: Any, mapping_checkpoint: Path) -> None:

@@ -39,6 +39,10 @@ BESIDE = 0.25
 take one each, and a machine of two CPUs would wait for a third for ever."""
 
 
+PYDANTIC = "For further information visit"
+"""How the last line of an error of pydantic's begins; the one before says what is wrong."""
+
+
 class Came(NamedTuple):
     """What came back for one request: the digest, an HTTP status and a body."""
 
@@ -112,7 +116,9 @@ class RayJob:
         self._rows = []
 
     def _begin(self) -> None:
-        self._until.enter_context(joined(self._cluster.address))
+        # Beside its engines Ray reads the model's configuration, and there vLLM's plugins are not called.
+        setup = None if self._endpoint.base_url else "rsiccllm.serve.vllm_plugin.register"
+        self._until.enter_context(joined(self._cluster.address, setup))
         self._check_gpus()
         import_module("ray.data")  # it sets up its logger, which tells of progress by the line and of faults at length
         logger = logging.getLogger("ray.data")
@@ -143,7 +149,8 @@ class RayJob:
                 else:
                     yield Came(row["id"], row["status"], row["body"])
         except Exception as error:  # of Ray's, of Ray Data's, of an engine's
-            said = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            said = [line for line in str(error).splitlines() if line.strip() and PYDANTIC not in line]
+            said = said or [type(error).__name__]
             why = self._key.line(said[-1])
             raise InputError(
                 f"--ray: the job on {self._endpoint.url} failed ({why}); the answers so far are kept"

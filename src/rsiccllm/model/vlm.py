@@ -215,7 +215,9 @@ class _WithDifference(_Mixin):
         }
         if predict_at is None:
             output = super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep)
-            return PairOutput(**output, maps=maps, facts=facts)
+            # transformers before 5.20 hands on rope_deltas too, which stand on the model
+            shared = {name: value for name, value in output.items() if name != "rope_deltas"}
+            return PairOutput(**shared, maps=maps, facts=facts)
         if answer_ids is None:
             hidden = self.model(**inputs)[0]
         else:
