@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from rsiccllm.errors import InputError
 from rsiccllm.model.processor import PairProcessor, load_processor
 from rsiccllm.model.variants import VARIANTS, Variant
-from rsiccllm.model.vlm import PairQwen2_5_VL, load_model
+from rsiccllm.model.vlm import OLDEST, PairQwen2_5_VL, load_model, refuse_old
 
 FAMILIES = ["qwen2_5_vl", "qwen3_vl"]
 
@@ -24,6 +25,15 @@ def prompt_batch(processor: PairProcessor, images: int = 2) -> dict[str, torch.T
         name: value[None] if name in {"input_ids", "mm_token_type_ids"} else value for name, value in encoded.items()
     }
     return {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
+
+
+def test_a_transformers_that_drops_images_is_refused() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"transformers>={OLDEST}" in project["dependencies"]
+    refuse_old("5.19.0")
+    refuse_old("6.0.0.dev0")
+    with pytest.raises(InputError, match=r"transformers 5\.17\.0: expected 5\.19 or newer"):
+        refuse_old("5.17.0")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import transformers
+from packaging.version import Version
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -44,6 +46,17 @@ else:
     _Mixin = object
 
 
+OLDEST = "5.19"
+"""Of transformers. Before 5.18 images that are encoded beforehand are dropped without a word: a model answers as if it
+had seen none. In 5.18 beams over images of several sizes go wrong."""
+
+
+def refuse_old(version: str = transformers.__version__) -> None:
+    """Raise InputError for a release of transformers before `OLDEST`."""
+    if Version(version) < Version(OLDEST):
+        raise InputError(f"transformers {version}: expected {OLDEST} or newer; pip install -U transformers")
+
+
 @dataclass
 class PairOutput(CausalLMOutputWithPast):
     """A causal LM's output; logits are [predictions, vocab] with `predict_at`. maps, facts: as in DifferenceOutput."""
@@ -70,6 +83,7 @@ class _Body(_Mixin):
     """
 
     def __init__(self, config: Any) -> None:
+        refuse_old()
         super().__init__(config)
         vision, settings = config.vision_config, config.difference or {}
         variant = settings.get("variant", "none")
