@@ -247,13 +247,10 @@ class Bench:
         return tally
 
     def flipped_input(self, stage: Stage, moments: int) -> Tally:
-        """A flipped byte in the list that the stage reads, or in the weights: one line, or the same results."""
+        """A flipped byte in what the stage reads, list, shard or weights: one line, or the same results."""
         tally = Tally(stage.name, "flipped byte in an input")
-        inputs = {"sft": ["rsici/instructions.jsonl", "base/model.safetensors"], "rsicp": ["rsici/instructions.jsonl"],
-                  "dnpo": ["rsicp/preferences.jsonl", "sft/model.safetensors"], "bench": ["sft/model.safetensors"],
-                  "map": ["sft/model.safetensors", "sft/tokenizer.json"]}.get(stage.name, [])  # fmt: skip
-        for number in range(moments if inputs else 0):
-            file = self.work / inputs[number % len(inputs)]
+        for number in range(moments if stage.flips else 0):
+            file = self.work / stage.flips[number % len(stage.flips)]
             whole = file.read_bytes()
             data = bytearray(whole)
             data[self.dice.randrange(len(data))] ^= 1 << self.dice.randrange(8)

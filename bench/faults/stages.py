@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rsiccllm.training.shards import INDEX, shard_name
+
 SIDE = 64
 
 
@@ -19,7 +21,8 @@ class Stage:
     """One stage as its command. arguments: of `rsiccllm`, given the folder of inputs and the one to write.
 
     results: files whose bytes must be those of an undisturbed run, as glob patterns. records: the file whose lines
-    are counted. state: patterns of what a stopped run goes on from. vanishes: an input, below the folder of inputs.
+    are counted. state: patterns of what a stopped run goes on from. vanishes: an input, below the folder of inputs;
+    flips: those of which a byte is flipped.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Stage:
     records: str
     state: tuple[str, ...]
     vanishes: str
+    flips: tuple[str, ...] = ()
 
 
 def _train(kind: str, data: str, model: str, steps: int) -> Callable[[Path, Path], list[str]]:
@@ -51,7 +55,11 @@ STAGES = (
         "pairs/B",
     ),
     Stage("sft", _train("sft", "rsici", "base", 6), ("model/model.safetensors", "log.jsonl"), "log.jsonl",
-          ("checkpoints/checkpoint-*/model.safetensors", "features/**/*.safetensors"), "rsici/images"),
+          ("checkpoints/checkpoint-*/model.safetensors", "features/**/*.safetensors"), "rsici/images",
+          ("rsici/instructions.jsonl", "base/model.safetensors")),
+    Stage("stream", _train("sft", "shards", "base", 6), ("model/model.safetensors", "log.jsonl"), "log.jsonl",
+          ("checkpoints/checkpoint-*/model.safetensors", "features/**/*.safetensors"), "shards",
+          (f"shards/{shard_name(0)}", f"shards/{INDEX}")),
     Stage(
         "rsicp",
         lambda work, out: ["rsicp", "build", "--data", str(work / "rsici"), "--model", str(work / "sft"), "--samples",
@@ -60,9 +68,11 @@ STAGES = (
         "preferences.jsonl",
         ("samples.jsonl",),
         "rsici/images",
+        ("rsici/instructions.jsonl",),
     ),
     Stage("dnpo", _train("dnpo", "rsicp", "sft", 4), ("model/model.safetensors", "log.jsonl"), "log.jsonl",
-          ("checkpoints/checkpoint-*/model.safetensors", "reference.jsonl"), "rsicp/images"),
+          ("checkpoints/checkpoint-*/model.safetensors", "reference.jsonl"), "rsicp/images",
+          ("rsicp/preferences.jsonl", "sft/model.safetensors")),
     Stage(
         "bench",
         lambda work, out: ["bench", "run", "--model", str(work / "sft"), "--data", f"rsici:{work / 'rsici'}", "--split",
@@ -71,6 +81,7 @@ STAGES = (
         "predictions.jsonl",
         ("predictions.jsonl",),
         "rsici/images",
+        ("sft/model.safetensors",),
     ),
     Stage(
         "map",
@@ -80,6 +91,7 @@ STAGES = (
         "tiles.jsonl",
         ("tiles.jsonl",),
         "before.tif",
+        ("sft/model.safetensors", "sft/tokenizer.json"),
     ),
 )  # fmt: skip
 """The server has no output that could be lost: see `server.py`."""
@@ -132,6 +144,7 @@ def prepare(work: Path) -> None:
     from rsiccllm.rsici.build import build_rsici
     from rsiccllm.rsicp.build import build_rsicp
     from rsiccllm.sources import open_source
+    from rsiccllm.training.shard_writer import write_shards
 
     work.mkdir(parents=True, exist_ok=True)
     scenes = open_source(f"scenes:12,seed=7,size={SIDE},easy=1")
@@ -152,6 +165,7 @@ def prepare(work: Path) -> None:
         (work / f"{kind}.yaml").write_text(SETTINGS, encoding="utf-8")
     _model_that_says_something(work)
     build_rsicp(work / "rsici", work / "rsicp")
+    write_shards(work / "rsici", work / "shards", "train", 12, 64)
     noise = np.random.default_rng(0)
     profile = {"driver": "GTiff", "count": 3, "height": 300, "width": 300, "dtype": "uint8", "crs": "EPSG:32633",
                "transform": from_origin(400_000, 5_000_000, 0.5, 0.5), "compress": "deflate"}  # fmt: skip

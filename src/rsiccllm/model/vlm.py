@@ -7,7 +7,7 @@ images pass through the difference module before they become tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,8 +229,8 @@ class _WithDifference(_Mixin):
         }
         if predict_at is None:
             output = super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep)
-            # transformers before 5.20 hands on rope_deltas too, which stand on the model
-            shared = {name: value for name, value in output.items() if name != "rope_deltas"}
+            # Releases differ in what else their outputs hold (rope_deltas, image_outputs).
+            shared = {field.name: output.get(field.name) for field in fields(CausalLMOutputWithPast)}
             return PairOutput(**shared, maps=maps, facts=facts)
         if answer_ids is None:
             hidden = self.model(**inputs)[0]
