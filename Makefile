@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test package docs embedded lint bench bench-gpu fuzz faults mutants audit clean
+.PHONY: demo test package docs embedded lint bench bench-gpu fuzz faults mutants versions audit clean
 
 demo: $(READY)
 	$(BIN)/rsiccllm demo
@@ -53,6 +53,16 @@ faults: $(READY)
 # Small changes to losses, packing, facts, gates and scores: does a test notice each? A quarter of an hour.
 mutants: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python bench/mutants.py
+
+# The models' tests on the oldest transformers that pyproject.toml allows and on the newest there is. Some ten minutes.
+versions: $(READY)
+	set -e; for release in transformers==5.19.0 transformers; do \
+		rm -rf build/versions; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/versions $$release; \
+		ls -d build/versions/transformers-*; \
+		PYTHONPATH=build/versions OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile \
+			tests/model tests/caption tests/serve tests/training; \
+	done
 
 # Known holes of what constraints.txt pins. Says so where the advisories cannot be reached.
 audit: $(READY)

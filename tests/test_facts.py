@@ -59,6 +59,8 @@ COME_TREE_GONE = {("building", "appear"), ("tree", "disappear")}
         ("at the end of the lane two cottages are built", {("building", "appear")}),
         ("the left half of the wood has been cleared", {("tree", "disappear")}),
         ("the shrubs become withered and a hut shows up", COME_TREE_GONE),
+        ("the shrubs become dense and wide lanes appear", {("tree", "appear"), ("road", "appear")}),
+        ("the shrubs become dense and wide lanes", {("tree", "disappear"), ("road", "appear")}),
         ("a lane surrounded by huts is widened", {("road", "appear")}),
     ],
 )

@@ -86,7 +86,7 @@ def _past(tokens: list[Token], items: list[Known], i: int) -> bool:
 
 def _state(items: list[Known], i: int) -> tuple[str, int] | None:
     """After "becomes" or "is" at i: (verb, next index) where adjectives of growth or decline follow and no noun."""
-    less, state, after, j = False, "", i + 1, i + 1
+    less, state, after, also, j = False, "", i + 1, 0, i + 1
     while j < len(items) and j < i + 7:
         item = items[j][0]
         if item.kind == "adjective" and item.value:
@@ -95,16 +95,22 @@ def _state(items: list[Known], i: int) -> tuple[str, int] | None:
             state, after = state or ("growth" if item.value == "extend" else "decline"), j + 1
         elif item.kind == "no_longer":
             less = True
-        elif not (
-            item.kind in {"adverb", "word", "adjective"} or (item.kind in {"and", "a"} and (state or j == i + 1))
-        ):
+        elif item.kind == "and" and (state or j == i + 1 or items[j - 1][0].kind == "adjective"):
+            also = also or (j if state else 0)
+        elif not (item.kind in {"adverb", "word", "adjective"} or (item.kind == "a" and (state or j == i + 1))):
             break
         j += 1
+    if not state:
+        return None
     k = after
     while k < len(items) and items[k][0].kind in {"adjective", "word"}:
         k += 1
-    if not state or (k < len(items) and items[k][0].kind == "noun"):
-        return None
+    if k < len(items) and items[k][0].kind == "noun":
+        while k < len(items) and items[k][0].kind == "noun":
+            k += 1
+        if not (also and k < len(items) and items[k][0].kind in {"verb", "be", "have"}):
+            return None
+        after = also  # "become dense and wide lanes appear": the second half has a noun and a verb of its own
     return ("reduce" if less or state == "decline" else "extend"), after
 
 
