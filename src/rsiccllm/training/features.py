@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write
@@ -75,7 +75,7 @@ class FeatureCache:
         self.tower = tower_digest(body.visual)
 
     @torch.no_grad()
-    def encode(self, pixel_values: Tensor, image_grid_thw: Tensor) -> SimpleNamespace:
+    def encode(self, pixel_values: Tensor, image_grid_thw: Tensor) -> Any:
         """As the body's tower gives them, before the difference path: pooler_output, one [tokens, width] an image, and
         for Qwen3-VL deepstack_features, the same from each of some middle layers. Arguments as the model's."""
         grids = image_grid_thw.tolist()
@@ -87,11 +87,12 @@ class FeatureCache:
 
         images = self.store.fetch(names, pixel_values.device, compute)
         deep, within = (sorted(name for name in images[0] if name.startswith(kind)) for kind in ("deep", "within"))
-        return SimpleNamespace(
+        encoded: Any = BaseModelOutputWithDeepstackFeatures(
             pooler_output=tuple(image["tokens"] for image in images),
             deepstack_features=[tuple(image[name] for image in images) for name in deep],
-            within=[tuple(image[name] for image in images) for name in within],
         )
+        encoded.within = [tuple(image[name] for image in images) for name in within]
+        return encoded
 
     def _compute(self, pixels: list[Tensor], grids: Tensor) -> list[Kept]:
         encoded = self.body.tower_features(torch.cat(pixels), grids)
