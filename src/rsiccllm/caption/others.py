@@ -80,15 +80,18 @@ def others_of(captioner: Captioner, pairs: Sequence[OpenedPair], prompt: str, pr
         return captioner.draw(asked, [seed] * len(asked), count, max_new_tokens) if count else [[] for _ in asked]
 
     turned = candidates // 2 if prompt in PROMPTS.values() and answers[0].change_map is not None else 0
-    said = drawn(prompts, candidates - turned - 1)
+    forth = candidates - turned - 1
     if not turned:
-        return [Others(texts, answer) for texts, answer in zip(said, answers, strict=True)]
+        return [Others(texts, answer) for texts, answer in zip(drawn(prompts, forth), answers, strict=True)]
     swapped = [captioner.encode(OpenedPair(pair.after, pair.before, None), prompt) for pair in pairs]
     back = captioner.answer_encoded(swapped, max_new_tokens)
+    # Both orders at once: a sample depends on its question's seed and on its number, not on what is beside it.
+    texts = drawn([*prompts, *swapped], forth) if turned > 1 else [*drawn(prompts, forth), *([] for _ in pairs)]
     found = []
-    for texts, answer, other, more in zip(said, answers, back, drawn(swapped, turned - 1), strict=True):
-        about = [(turned_text(text) or "", chance) for text, chance in [(other.text, other.probability), *more]]
-        found.append(Others([*texts, *about], mean_maps(answer, other)))
+    for said, answer, other, more in zip(texts[: len(pairs)], answers, back, texts[len(pairs) :], strict=True):
+        about = [(other.text, other.probability), *more[: turned - 1]]
+        others = [*said, *((turned_text(text) or "", chance) for text, chance in about)]
+        found.append(Others(others, mean_maps(answer, other)))
     return found
 
 
