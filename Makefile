@@ -42,11 +42,11 @@ bench: $(READY)
 bench-gpu: $(READY)
 	$(BIN)/python bench/gpu.py
 
-# A million inputs over every parser; what fails is kept in tests/fuzz/found. Takes some twenty minutes.
+# A million inputs over every parser; what fails is kept in tests/fuzz/found. Takes five to twenty minutes.
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz/run.py
 
-# Every stage killed, starved and damaged at random moments. As root it mounts a small disk; about an hour.
+# Every stage killed, starved and damaged at random moments. As root it mounts a small disk; half an hour.
 faults: $(READY)
 	$(BIN)/python bench/faults/run.py
 
