@@ -36,11 +36,11 @@ from rsiccllm.model.sizes import published_config
 from rsiccllm.model.tiny import build_tiny_model
 from rsiccllm.model.vlm import PairQwen2_5_VL, PairQwen2_5_VLConfig
 from rsiccllm.training.dnpo import DNPOTrainer
+from rsiccllm.training.learning import freeze, with_adapters
 from rsiccllm.training.packing import PackingCollator, Sample
 from rsiccllm.training.plan import GPUS, operations_of
 from rsiccllm.training.recipe import AnswerRecipe, DNPORecipe, SFTRecipe
 from rsiccllm.training.sft import SFTTrainer
-from rsiccllm.training.trainer import freeze, with_adapters
 
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")

@@ -41,10 +41,10 @@ from rsiccllm.model.vlm import PairQwen2_5_VL, PairQwen2_5_VLConfig, load_model
 from rsiccllm.rsici.prompts import PROMPTS
 from rsiccllm.sources import open_source
 from rsiccllm.training.features import TextureCache
+from rsiccllm.training.learning import freeze, with_adapters
 from rsiccllm.training.packing import PackingCollator, Sample
 from rsiccllm.training.plan import operations_of
 from rsiccllm.training.recipe import SFTRecipe
-from rsiccllm.training.trainer import freeze, with_adapters
 
 PAIRS, ANGLES = 8, 32
 STRIDES = (4, 7, 14)

@@ -23,10 +23,10 @@ from rsiccllm.model.processor import build_tiny_processor
 from rsiccllm.model.tiny import build_tiny_model
 from rsiccllm.rsici.build import build_rsici
 from rsiccllm.rsicp.build import build_rsicp
+from rsiccllm.training.checkpoints import newest_checkpoint
 from rsiccllm.training.data import load_records
 from rsiccllm.training.recipe import SFTRecipe
 from rsiccllm.training.sft import train_sft
-from rsiccllm.training.trainer import newest_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from PIL import Image
 from rsiccllm.model.generate import left_padded
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
+from rsiccllm.training.learning import load_to_train, merged
 from rsiccllm.training.packing import PackingCollator, Sample
 from rsiccllm.training.recipe import SFTRecipe
-from rsiccllm.training.trainer import load_to_train, merged
 
 FAMILIES = ["qwen2_5_vl", "qwen3_vl"]
 FIELDS = ("input_ids", "position_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")

@@ -22,8 +22,8 @@ from rsiccllm.files import CHECKSUMS
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import PREFERENCES
+from rsiccllm.training.checkpoints import newest_checkpoint
 from rsiccllm.training.packing import PackingCollator, Sample
-from rsiccllm.training.trainer import newest_checkpoint
 
 
 def noise(rng: np.random.Generator, height: int = 56, width: int = 56) -> Image.Image:

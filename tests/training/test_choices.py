@@ -22,11 +22,12 @@ from rsiccllm.model.texture import line_texture
 from rsiccllm.model.vlm import load_model
 from rsiccllm.rsici.build import build_rsici
 from rsiccllm.training.features import FeatureCache, TextureCache
+from rsiccllm.training.learning import load_to_train
 from rsiccllm.training.mix import MixSampler, shares
 from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import SFTRecipe
 from rsiccllm.training.sft import SFTTrainer, sft_dataset, train_sft
-from rsiccllm.training.trainer import load_to_train, part_of
+from rsiccllm.training.trainer import part_of
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,10 @@ from rsiccllm.rsici.build import build_rsici
 from rsiccllm.rsicp.build import build_rsicp
 from rsiccllm.training.dnpo import train_dnpo
 from rsiccllm.training.recipe import DNPORecipe, SFTRecipe
+from rsiccllm.training.run import NOTE, merge_checkpoint
 from rsiccllm.training.sft import train_sft
 from rsiccllm.training.shard_writer import write_shards
 from rsiccllm.training.sharding import SHARDS, load_shards, read_weights
-from rsiccllm.training.trainer import NOTE, merge_checkpoint
 
 WORKER = Path(__file__).with_name("distributed.py")
 FAMILIES = ["qwen2_5_vl", "qwen3_vl"]

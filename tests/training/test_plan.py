@@ -15,9 +15,9 @@ from rsiccllm.model.vlm import load_model
 from rsiccllm.records import INSTRUCTIONS, Instruction
 from rsiccllm.rsici.build import build_rsici
 from rsiccllm.rsicp.build import build_rsicp
+from rsiccllm.training.learning import load_to_train
 from rsiccllm.training.plan import BUSY, GPUS, plan
 from rsiccllm.training.recipe import DNPORecipe, SFTRecipe, load_recipe
-from rsiccllm.training.trainer import load_to_train
 
 
 @pytest.fixture(scope="module")

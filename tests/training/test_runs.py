@@ -22,12 +22,13 @@ from rsiccllm.records import INSTRUCTIONS, Instruction
 from rsiccllm.rsici.build import BuildSettings, build_rsici
 from rsiccllm.rsici.tasks import TASKS, TaskSettings
 from rsiccllm.rsicp.build import build_rsicp
+from rsiccllm.training.checkpoints import newest_checkpoint
 from rsiccllm.training.data import PairDataset, check_lengths, load_records
 from rsiccllm.training.dnpo import train_dnpo
+from rsiccllm.training.learning import load_to_train
 from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import DNPORecipe, SFTRecipe
 from rsiccllm.training.sft import train_sft
-from rsiccllm.training.trainer import load_to_train, newest_checkpoint
 from rsiccllm.training.validation import read_evaluations
 
 COMMON = {"batch_size": 4, "learning_rate": 1e-3, "log_steps": 1, "save_steps": 2, "warmup_steps": 2}

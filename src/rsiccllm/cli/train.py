@@ -113,6 +113,6 @@ def train_merge_command(
         --out runs/at_200
     """
     quiet()
-    from rsiccllm.training.trainer import merge_checkpoint
+    from rsiccllm.training.run import merge_checkpoint
 
     print(merge_checkpoint(checkpoint, out))

@@ -20,8 +20,8 @@ from rsiccllm.sources.scenes.plan import plan_scene
 from rsiccllm.sources.scenes.words import single
 from rsiccllm.training.packing import PackingCollator, Sample
 from rsiccllm.training.recipe import SFTRecipe
+from rsiccllm.training.run import claim_output, train_and_save
 from rsiccllm.training.sft import SFTTrainer
-from rsiccllm.training.trainer import claim_output, train_and_save
 
 PROMPT = "Describe the image in one short sentence."
 

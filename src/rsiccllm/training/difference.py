@@ -19,9 +19,11 @@ from rsiccllm.model.vlm import load_model
 from rsiccllm.records import INSTRUCTIONS, Instruction
 from rsiccllm.training.crops import Crops
 from rsiccllm.training.data import PairDataset, fill_dataset
+from rsiccllm.training.learning import difference_settings
 from rsiccllm.training.packing import Sample, sample_fact_target, sample_map_target
 from rsiccllm.training.recipe import DifferenceRecipe
-from rsiccllm.training.trainer import StageTrainer, claim_output, difference_settings, known, train_and_save
+from rsiccllm.training.run import claim_output, train_and_save
+from rsiccllm.training.trainer import StageTrainer, known
 from rsiccllm.training.views import Views
 
 

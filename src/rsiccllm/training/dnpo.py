@@ -20,6 +20,7 @@ from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import PREFERENCES, Instruction, Preference
 from rsiccllm.training.data import PairDataset, check_lengths, fill_dataset
+from rsiccllm.training.learning import load_to_train
 from rsiccllm.training.losses import (
     anchor_loss,
     answer_log_probs,
@@ -33,14 +34,9 @@ from rsiccllm.training.losses import (
 from rsiccllm.training.packing import PackingCollator, Sample, collator_of
 from rsiccllm.training.recipe import DNPORecipe
 from rsiccllm.training.reference import adapters_off, stored_reference
+from rsiccllm.training.run import claim_output, train_and_save
 from rsiccllm.training.streamed import ShardDataset, streamed
-from rsiccllm.training.trainer import (
-    StageTrainer,
-    claim_output,
-    keep_texture,
-    load_to_train,
-    train_and_save,
-)
+from rsiccllm.training.trainer import StageTrainer, keep_texture
 from rsiccllm.training.validation import Validation, evaluating, validation_records
 
 BY_ROW = frozenset({"softmax", "ours"})

@@ -20,10 +20,10 @@ from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import empty_model
 from rsiccllm.training.data import row_lengths
 from rsiccllm.training.dnpo import dnpo_dataset, needs_copy
+from rsiccllm.training.learning import difference_settings, freeze, with_adapters
 from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import AnswerRecipe, DNPORecipe, SFTRecipe
 from rsiccllm.training.sft import sft_dataset
-from rsiccllm.training.trainer import difference_settings, freeze, with_adapters
 
 LOOKED_AT = 512
 """Rows of the data whose tokens are counted, evenly drawn."""

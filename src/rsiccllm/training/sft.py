@@ -15,16 +15,12 @@ from rsiccllm.model.processor import load_processor
 from rsiccllm.records import INSTRUCTIONS, Instruction, Preference
 from rsiccllm.training.crops import Crops
 from rsiccllm.training.data import PairDataset, Rows, check_lengths, fill_dataset
+from rsiccllm.training.learning import load_to_train
 from rsiccllm.training.packing import collator_of
 from rsiccllm.training.recipe import SFTRecipe
+from rsiccllm.training.run import claim_output, train_and_save
 from rsiccllm.training.streamed import streamed
-from rsiccllm.training.trainer import (
-    StageTrainer,
-    claim_output,
-    known,
-    load_to_train,
-    train_and_save,
-)
+from rsiccllm.training.trainer import StageTrainer, known
 from rsiccllm.training.validation import Validation, validation_records
 from rsiccllm.training.views import Views
 

@@ -1,23 +1,16 @@
-"""What the stages share: a transformers Trainer, checkpoints that are whole or not there."""
+"""What the stages share: a transformers Trainer set up by a recipe."""
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
-import shutil
-import signal
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from pydantic import ValidationError
-from safetensors import SafetensorError
 from torch.utils.data import Dataset
 from transformers import (
     PrinterCallback,
@@ -27,29 +20,23 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from rsiccllm import __version__
-from rsiccllm.errors import InputError
-from rsiccllm.files import atomic_write, describe_validation, only_run, read_json, write_json
-from rsiccllm.model.checkpoint import WHOLE, damaged, mark_whole, resolve_checkpoint, save_model
+from rsiccllm.files import atomic_write
+from rsiccllm.model.checkpoint import mark_whole
 from rsiccllm.model.fusion import Fusion
-from rsiccllm.model.precision import fast_bf16
-from rsiccllm.model.processor import PairProcessor, load_processor
-from rsiccllm.model.variants import Variant
+from rsiccllm.model.processor import PairProcessor
 from rsiccllm.model.vlm import load_model
-from rsiccllm.training.bar import TrainingBar
+from rsiccllm.training.checkpoints import written
 from rsiccllm.training.ema import Ema
 from rsiccllm.training.features import FeatureCache, TextureCache
 from rsiccllm.training.health import plot_health
+from rsiccllm.training.learning import has_adapters
 from rsiccllm.training.mix import MixSampler
-from rsiccllm.training.recipe import AnswerRecipe, DifferenceRecipe, DNPORecipe, Recipe, SFTRecipe
+from rsiccllm.training.recipe import AnswerRecipe, Recipe
 from rsiccllm.training.shard_order import ShardSampler
-from rsiccllm.training.sharding import SHARDS, load_shards, read_weights, save_shards, split, whole_weights
-from rsiccllm.training.shards import holds_shards
+from rsiccllm.training.sharding import SHARDS, load_shards, save_shards, split
 from rsiccllm.training.validation import Validation
 
-NOTE = "recipe.json"
 SCHEDULE = "scheduler.pt"
 
 
@@ -146,7 +133,7 @@ class StageTrainer(Trainer):
         if self.recipe.feature_cache is not None and "pixel_values" in inputs:
             if self.features is None:
                 model = self.accelerator.unwrap_model(self.model)
-                body = (model.get_base_model() if _has_adapters(model) else model).model
+                body = (model.get_base_model() if has_adapters(model) else model).model
                 limit = 1e9 * self.recipe.feature_cache_gb
                 self.features = FeatureCache(self.recipe.feature_cache, body, limit)
             with self.accelerator.autocast():  # the Trainer leaves it to the forward that accelerate wraps
@@ -183,13 +170,13 @@ class StageTrainer(Trainer):
         # nothing would fit, and nothing would be said. `from_pretrained` renames; adapters have one name only.
         if self.sharded:
             load_shards(Path(resume_from_checkpoint) / SHARDS, self.model)
-        elif _has_adapters(self.model):
+        elif has_adapters(self.model):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self.model.load_state_dict(load_model(resume_from_checkpoint).state_dict())
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        with _written(self.recipe.out):
+        with written(self.recipe.out):
             super()._save_checkpoint(*args, **kwargs)
 
     # With fsdp the model is split here and not by accelerate, whose way needs a GPU: what runs is then what is tested
@@ -346,352 +333,3 @@ def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
         gradient_checkpointing=getattr(recipe, "gradient_checkpointing", False),
         gradient_checkpointing_kwargs={"use_reentrant": False},
     )
-
-
-def newest_checkpoint(out: Path) -> Path | None:
-    """The newest checkpoint whose every file has the checksum written when it was finished.
-
-    Those that a kill left without checksums are passed over; a finished one that was damaged since is also named.
-    """
-    found = [path for path in (out / "checkpoints").glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
-    for folder in sorted(found, key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        fault = damaged(folder)
-        if fault is None:
-            return folder
-        if (folder / WHOLE).exists():
-            print(f"{folder}: {fault}; the checkpoint before it is taken", file=sys.stderr)
-    return None
-
-
-def claim_output(recipe: Recipe) -> bool:
-    """Whether the finished model of this recipe is in `out` already.
-
-    Raises InputError where `out` holds a run with other settings (two runs are never mixed) or cannot be written.
-    `out` is not bound to the recipe before training starts, so a mistake in the recipe can be put right.
-    """
-    wanted, note = _settings(recipe), recipe.out / NOTE
-    if note.exists():
-        held = read_json(note)
-        free = {"workers", "log_steps", "process_timeout", "shard_cache", "shard_cache_gb"}
-        if pairs_an_update(held) == pairs_an_update(wanted):
-            # The same updates, by more or fewer processes; the order of shards goes by batches.
-            free |= {"accumulate"} if any(map(holds_shards, recipe.weights)) else {"batch_size", "accumulate"}
-        elif "processes" in held and held["processes"] != wanted["processes"]:
-            before, now = (f"{pairs_an_update(run)} pairs, {run['processes']} processes" for run in (held, wanted))
-            raise InputError(f"{recipe.out}: an update is of {before}, here of {now}; set batch_size or accumulate")
-        wanted.pop("processes")
-        differs = [name for name in wanted if held.get(name) != wanted[name] and name not in free]
-        if differs:
-            name = differs[0]
-            raise InputError(
-                f"{recipe.out}: holds a run with {name}={held.get(name)!r}, this one has {wanted[name]!r}; "
-                "choose another out, or remove that folder"
-            )
-    elif (recipe.out / "model").exists():
-        raise InputError(f"{recipe.out}: holds a model, and no {NOTE} that says what made it; choose another out")
-    try:
-        recipe.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{recipe.out}: cannot be written ({error.strerror})") from None
-    if not os.access(recipe.out, os.W_OK):
-        raise InputError(f"{recipe.out}: cannot be written (read-only)")
-    return (recipe.out / "model" / "config.json").exists()
-
-
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    return {**json.loads(recipe.model_dump_json()), "processes": int(os.environ.get("WORLD_SIZE", "1"))}
-
-
-def pairs_an_update(settings: dict[str, Any]) -> int:
-    """Image pairs that one update learns from, over all processes. settings: as in recipe.json."""
-    return int(settings["batch_size"] * settings["accumulate"] * settings.get("processes", 1))
-
-
-def train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
-    """Train from the newest whole checkpoint, then write `out/model` in one rename. Returns that folder.
-
-    From here on `out` is this recipe's. Raises InputError on a full disk, where the whole checkpoints stay, where
-    another process trains into `out`, and where one of the processes that train together is gone.
-    """
-    alone = trainer.args.world_size == 1
-    if trainer.recipe.bf16 and trainer.is_world_process_zero() and not fast_bf16():
-        print("bf16: this processor has no instructions for it; bf16=false takes a part of the time", file=sys.stderr)
-    claimed = only_run(trainer.recipe.out) if trainer.is_world_process_zero() else nullcontext()
-    with claimed, nullcontext() if alone else ends_together(trainer.recipe):
-        return _train_and_save(trainer, processor)
-
-
-@contextmanager
-def ends_together(recipe: Recipe) -> Iterator[None]:
-    """One line where another process of the run ends or hangs, and not the traceback of whatever waited for it.
-
-    `torchrun` ends the processes that are left with SIGTERM, so that is told too.
-    """
-
-    def told() -> InputError:
-        kept = [path.parent.name.split("-")[1] for path in (recipe.out / "checkpoints").glob(f"checkpoint-*/{WHOLE}")]
-        at = f"from update {max(map(int, kept))}" if kept else "from the start: no checkpoint was written yet"
-        return InputError(
-            f"{recipe.out}: stopped, because another process of this run ended, or did not answer within "
-            f"{recipe.process_timeout} s; started again, it goes on {at}"
-        )
-
-    def end(number: int, frame: object) -> None:
-        raise told()
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    except RuntimeError as error:
-        if not _is_lost(error):
-            raise
-        raise told() from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _is_lost(error: BaseException) -> bool:
-    """Whether an error is of the processes' talk with one another (NCCL's have a class, gloo's name it)."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error).lower()
-
-
-def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
-    recipe, first = trainer.recipe, trainer.is_world_process_zero()
-    dataset: Any = trainer.train_dataset
-    seen: frozenset[str] = dataset.seen
-    if first:
-        write_json(recipe.out / NOTE, {**_settings(recipe), "seen": sorted(seen)})
-    resume = newest_checkpoint(recipe.out)
-    if trainer.is_deepspeed_enabled:
-        check_deepspeed(trainer, resume)
-    if resume and _is_last(resume):  # the Trainer would make one update more
-        trainer._load_from_checkpoint(str(resume))
-        if trainer.ema:
-            trainer.ema.load(resume)
-    else:
-        with TrainingBar(f"training {recipe.out.name}", first) as shown, _one_line():
-            trainer.add_callback(shown)
-            try:
-                trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-            except pickle.UnpicklingError as error:  # torch reads tensors and plain values, and runs nothing
-                reason = " ".join(str(error).split())[:200]
-                raise InputError(f"{resume}: the optimizer's state holds more than tensors ({reason})") from None
-    if trainer.ema:
-        trainer.ema.give(trainer.accelerator.unwrap_model(trainer.model))
-    trainer.finish()
-    folder = recipe.out / "model"
-    # Split weights are put together by all processes, before the first one writes.
-    whole = whole_weights(trainer.model) if trainer.sharded else None
-    if trainer.is_deepspeed_enabled:
-        whole = trainer.accelerator.get_state_dict(trainer.model_wrapped)
-        unset_hf_deepspeed_config()  # else the first process would split what it loads, and wait for the others
-    if first:
-        if isinstance(recipe, AnswerRecipe) and whole is not None:
-            model = with_weights(recipe, whole)
-        else:
-            model = merged(trainer.accelerator.unwrap_model(trainer.model), recipe)
-        _say_where_from(model, recipe, seen)
-        with _written(recipe.out):
-            save_model(model, processor, folder)
-    trainer.accelerator.wait_for_everyone()
-    return folder
-
-
-def check_deepspeed(trainer: StageTrainer, resume: Path | None) -> None:
-    """Refuse what would go wrong in silence where DeepSpeed splits the weights, or would load a pickle.
-
-    trainer: launched by accelerate with a DeepSpeed configuration. resume: the checkpoint to go on from.
-    Raises InputError.
-    """
-    recipe = trainer.recipe
-    for name in ("fsdp", "ema", "validation", "feature_cache"):
-        if getattr(recipe, name, None):
-            raise InputError(f"{name}: not with DeepSpeed, which holds the weights in parts of its own; use torchrun")
-    if resume is not None:
-        raise InputError(
-            f"{resume}: DeepSpeed's part of it is a pickle, which could run any code when it is loaded; start again in "
-            "another out, or train with fsdp: true under torchrun, which goes on"
-        )
-
-
-def _say_where_from(model: Any, recipe: Recipe, seen: Iterable[str]) -> None:
-    before = getattr(model.config, "provenance", None) or {}  # the base's, where it is one of ours
-    model.config.provenance = {
-        "stage": getattr(recipe, "stage", ""),
-        "base": recipe.model,
-        "data": ", ".join(Path(folder).name for folder in recipe.weights),
-        "split": recipe.split,
-        "seen": sorted({*seen, *before.get("seen", ())}),
-        "rsiccllm": __version__,
-    }
-
-
-def with_weights(recipe: AnswerRecipe, weights: dict[str, Any]) -> Any:
-    """The finished model of a run from what learnt in it. weights: by their names in the model that trained.
-
-    Raises InputError where they are not those of the recipe's model.
-    """
-    variant = recipe.variant if isinstance(recipe, SFTRecipe) else None
-    model = load_to_train(resolve_checkpoint(recipe.model), recipe, variant)
-    learnt = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    if odd := sorted((learnt - weights.keys()) | (weights.keys() - model.state_dict().keys())):
-        raise InputError(f"{recipe.out}: holds other weights than {recipe.model} trains (first: {odd[0]})")
-    try:
-        model.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{recipe.out}: holds weights of other shapes than {recipe.model} ({reason})") from None
-    return merged(model, recipe)
-
-
-def merge_checkpoint(checkpoint: Path, out: Path) -> Path:
-    """Write one model folder, as training leaves it behind, from a sharded checkpoint of a run. Returns `out`.
-
-    The run's folder is two above, and says what the checkpoint is of. Raises InputError for anything else, for a
-    checkpoint that is damaged, and where `out` is there already.
-    """
-    note = checkpoint.parent.parent / NOTE
-    if not (checkpoint / SHARDS).is_dir() or not note.is_file():
-        raise InputError(f"{checkpoint}: expected RUN/checkpoints/checkpoint-N of a run with fsdp: true")
-    if out.exists():
-        raise InputError(f"{out}: is there already; choose another --out")
-    if fault := damaged(checkpoint):
-        raise InputError(f"{checkpoint}: {fault}; take another checkpoint")
-    held = read_json(note)
-    kind: type[SFTRecipe | DNPORecipe] = DNPORecipe if held.get("stage") == "dnpo" else SFTRecipe
-    seen, _ = held.pop("seen", []), held.pop("processes", None)
-    try:
-        recipe = kind.model_validate(held)
-    except ValidationError as error:
-        raise InputError(f"{note}: {describe_validation(error)}") from None
-    model = with_weights(recipe, read_weights(checkpoint / SHARDS))
-    _say_where_from(model, recipe, seen)
-    processor = load_processor(resolve_checkpoint(recipe.model), recipe.min_pixels, recipe.max_pixels)
-    save_model(model, processor, out)
-    return out
-
-
-def _is_last(checkpoint: Path) -> bool:
-    state = read_json(checkpoint / "trainer_state.json")
-    return bool(state["global_step"] >= state["max_steps"])
-
-
-@contextmanager
-def _written(out: Path) -> Iterator[None]:
-    """A checkpoint that cannot be written as one line, and what there is of it removed: on a full disk it takes room.
-
-    safetensors and torch wrap the system's error in one of their own, and torch's does not say what it was.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if _is_lost(error):
-            raise
-        for folder in (out / "checkpoints").glob("checkpoint-*"):
-            if not (folder / WHOLE).exists():
-                shutil.rmtree(folder, ignore_errors=True)
-        reason = str(error).splitlines()[0][:120]
-        left = f"{shutil.disk_usage(out).free // 2**20:,} MB left on the disk"
-        raise InputError(f"{out}: a checkpoint cannot be written, {left} ({reason})") from None
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """A worker that prepares batches hands on its traceback as the message of an InputError: the last line is it."""
-    try:
-        yield
-    except InputError as error:
-        last = str(error).strip().splitlines()[-1]
-        raise InputError(last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from None
-
-
-def _has_adapters(model: Any) -> bool:
-    return hasattr(model, "merge_and_unload")
-
-
-def difference_settings(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe settles of a fresh difference path besides its variant."""
-    settled: dict[str, Any] = {}
-    if isinstance(recipe, SFTRecipe) and recipe.texture_stride is not None:
-        settled["stride"] = recipe.texture_stride
-    if isinstance(recipe, SFTRecipe | DifferenceRecipe) and recipe.depths:
-        settled["depths"] = list(recipe.depths)
-    return settled
-
-
-def load_to_train(checkpoint: str, recipe: AnswerRecipe, variant: Variant | None = None) -> Any:
-    """The model with what the recipe does not train frozen, and LoRA where it asks for it. The difference path learns.
-
-    Frozen weights are never updated, so under LoRA with bf16 they are held in bf16: half the memory, and what autocast
-    computes with anyway. Whatever learns is held in float32, because small updates are lost in bf16.
-    """
-    light = recipe.bf16 and recipe.lora_rank is not None
-    dtype = torch.bfloat16 if light else torch.float32
-    model = load_model(checkpoint, variant, dtype, recipe.load_in_4bit, recipe.attention, difference_settings(recipe))
-    if model.model.difference is not None:
-        model.model.difference.float()
-    freeze(model, recipe)
-    if light:
-        for part in (model.model.visual, *mergers(model)):
-            if all(weight.requires_grad for weight in part.parameters()):
-                part.float()
-    return with_adapters(model, recipe)
-
-
-def mergers(model: Any) -> list[torch.nn.Module]:
-    """The projectors from the vision tower to the language model: one, and with Qwen3-VL one a deep layer."""
-    visual = model.model.visual
-    return [visual.merger, *getattr(visual, "deepstack_merger_list", [])]
-
-
-def freeze(model: Any, recipe: AnswerRecipe) -> None:
-    """Let learn what the recipe trains, before adapters."""
-    for weight in model.parameters():
-        if weight.is_floating_point():  # weights of 4 bits are held as bytes and cannot learn
-            weight.requires_grad_(recipe.train_language)
-    model.model.visual.requires_grad_(recipe.train_vision)
-    for merger in mergers(model):
-        merger.requires_grad_(recipe.train_vision or recipe.train_merger)
-    if model.model.difference is not None:
-        model.model.difference.requires_grad_(True)
-
-
-def with_adapters(model: Any, recipe: AnswerRecipe) -> Any:
-    """LoRA on the language model's linear layers where the recipe asks for it; what else learns, learns whole."""
-    if not recipe.lora_rank:
-        return model
-    from peft import LoraConfig, get_peft_model
-
-    layers = r"model\.language_model\..*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-    whole = ["difference"] if model.model.difference is not None else []
-    if recipe.train_vision:
-        whole.append("visual")
-    elif recipe.train_merger:
-        whole += ["visual.merger", *(f"deepstack_merger_list.{at}" for at in range(len(mergers(model)) - 1))]
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, use_dora=recipe.use_dora, target_modules=layers,
-            modules_to_save=whole or None,
-        ),
-    )  # fmt: skip
-
-
-def merged(model: Any, recipe: Recipe) -> Any:
-    """The finished model without its adapters, where it has some.
-
-    Adapters learnt over a 4-bit base are merged into the base as it was in 16 or 32 bits: in 4 the sum would be rounded
-    once more, and most of what was learnt with it.
-    """
-    if not _has_adapters(model):
-        return model
-    if isinstance(recipe, AnswerRecipe) and recipe.load_in_4bit:
-        from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
-        variant = (model.config.difference or {}).get("variant")
-        whole = load_to_train(
-            resolve_checkpoint(recipe.model), recipe.model_copy(update={"load_in_4bit": False}), variant
-        )
-        set_peft_model_state_dict(whole, get_peft_model_state_dict(model))
-        model = whole
-    return model.merge_and_unload()
