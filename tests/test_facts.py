@@ -60,6 +60,9 @@ COME_TREE_GONE = {("building", "appear"), ("tree", "disappear")}
         ("the left half of the wood has been cleared", {("tree", "disappear")}),
         ("the shrubs become withered and a hut shows up", COME_TREE_GONE),
         ("the shrubs become dense and wide lanes appear", {("tree", "appear"), ("road", "appear")}),
+        ("the woods can no longer be seen", {("tree", "disappear")}),
+        ("the cars no longer appear", {("vehicle", "disappear")}),
+        ("the hut is rebuilt into a bigger one", {("building", "appear")}),
         ("the shrubs become dense and wide lanes", {("tree", "disappear"), ("road", "appear")}),
         ("a lane surrounded by huts is widened", {("road", "appear")}),
     ],
@@ -231,6 +234,17 @@ def test_that_nothing_is_built_denies_its_own_verb_alone() -> None:
     ):
         assert parse(none).changed is False
         assert parse(none).facts == []
+
+
+def test_a_verb_denied_before_an_adjective_or_by_no_longer_tells_of_nothing() -> None:
+    for none in ("the huts aren't new built", "the woods no longer cover the ground"):
+        assert parse(none).changed is False
+        assert parse(none).facts == []
+
+
+def test_what_is_removed_and_seen_no_longer_went_once() -> None:
+    assert only("some woods are removed and can no longer be seen").verb == "remove"
+    assert [fact.verb for fact in parse("a hut disappears and a pond is removed").facts] == ["disappear", "remove"]
 
 
 @pytest.mark.parametrize("rest", ["nothing else can be seen", "nothing more is visible", "nothing else has changed"])

@@ -126,6 +126,8 @@ def facts_of(reading: Reading, words: Words) -> Parsed:
                 if place:
                     places.add((phrase.object, place))
                 facts[_fact(phrase.object, direction, verb, phrase.quantity, place)] = None
+    # "Removed and no longer to be seen" is one thing that went, said twice.
+    facts = {f: None for f in facts if f.verb != "disappear" or f.model_copy(update={"verb": "remove"}) not in facts}
     if not facts and not reading.denied and not events:
         # "A new building near the forest": no verb at all, and something that is not known already.
         for phrase in reading.phrases:

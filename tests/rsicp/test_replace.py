@@ -78,6 +78,7 @@ def test_direction_takes_the_words_that_suit_the_other_with_it() -> None:
 def test_direction_of_a_replacement_turns_round() -> None:
     assert texts(["the woods are replaced by a pond"], "direction") == {"a pond is replaced by the woods"}
     assert texts(["three huts replace the pond"], "direction") == {"the pond replaces three huts"}
+    assert texts(["three huts replace the pond of the yard"], "direction") == set()
 
 
 def test_no_direction_where_some_reference_says_the_opposite() -> None:
