@@ -61,6 +61,7 @@ COME_TREE_GONE = {("building", "appear"), ("tree", "disappear")}
         ("the shrubs become withered and a hut shows up", COME_TREE_GONE),
         ("the shrubs become dense and wide lanes appear", {("tree", "appear"), ("road", "appear")}),
         ("the woods can no longer be seen", {("tree", "disappear")}),
+        ("the woods and built huts are removed", {("tree", "disappear"), ("building", "disappear")}),
         ("the cars no longer appear", {("vehicle", "disappear")}),
         ("the hut is rebuilt into a bigger one", {("building", "appear")}),
         ("the shrubs become dense and wide lanes", {("tree", "disappear"), ("road", "appear")}),
@@ -489,6 +490,8 @@ def test_places_and_quantities_that_contradict() -> None:
     assert not places_agree("top_left", "top_right")
     assert quantities_agree("several", "two")
     assert not quantities_agree("one", "several")
+    assert quantities_agree("three", "several")
+    assert not quantities_agree("three", "two")
 
 
 def test_words_name_the_canonical_words_of_facts() -> None:

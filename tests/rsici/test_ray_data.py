@@ -21,6 +21,9 @@ import pytest
 from PIL import Image
 
 from chat_server import Act, ChatServer, completion, text_of
+from rsiccllm.benchmark.bench import run_bench
+from rsiccllm.benchmark.judge import judge_results
+from rsiccllm.benchmark.judge_questions import DIMENSIONS
 from rsiccllm.benchmark.models import folder_digest, open_model
 from rsiccllm.benchmark.predict import predict
 from rsiccllm.cli import main
@@ -38,10 +41,12 @@ from rsiccllm.endpoint import (
 )
 from rsiccllm.endpoint.on_ray import HTTP_BLOCK
 from rsiccllm.errors import InputError
+from rsiccllm.files import read_json
 from rsiccllm.model.processor import load_processor
 from rsiccllm.rsici.build import BuildSettings, build_rsici
 from rsiccllm.rsici.tasks import TaskSettings
 from rsiccllm.rsici.teachers.openai import JOURNAL, OpenAITeacher
+from rsiccllm.sources import open_source
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("aiohttp")
@@ -175,6 +180,30 @@ def test_a_benchmark_says_the_same(cluster: Cluster, tmp_path: Path) -> None:
         assert len(server.requests) == asked
     assert lines(through) == lines(direct) == lines(tmp_path / "again" / "predictions.jsonl")
     assert len(lines(direct)) >= 3 * HTTP_BLOCK
+
+
+def test_a_judge_says_the_same(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = "scenes:240,seed=3,size=64,easy=1"
+    captions = [{"id": pair.id, "caption": "a hut is built"} for pair in open_source(spec).select("test")]
+    (tmp_path / "said.jsonl").write_text("".join(json.dumps(line) + "\n" for line in captions))
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", "")  # no Java
+        run_bench(str(tmp_path / "said.jsonl"), tmp_path / "run", spec)
+
+    def act(number: int, request: dict[str, Any]) -> Act:
+        return completion(
+            json.dumps({name: {"score": 1 + int(digest(request), 16) % 5, "reason": "x"} for name in DIMENSIONS})
+        )
+
+    with ChatServer(act) as server:
+        judge = [f"endpoint:{server.url}#judge"]
+        through = judge_results([tmp_path / "run"], judge, tmp_path / "ray", 24, cluster=cluster)
+        asked = len(server.requests)
+        direct = judge_results([tmp_path / "run"], judge, tmp_path / "direct", 24)
+    assert asked > HTTP_BLOCK
+    assert through.replace(str(tmp_path / "ray"), "") == direct.replace(str(tmp_path / "direct"), "")
+    ratings = [read_json(tmp_path / name / "judge.json")["judges"]["judge"]["ratings"] for name in ("ray", "direct")]
+    assert ratings[0] == ratings[1]
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

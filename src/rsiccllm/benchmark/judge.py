@@ -31,7 +31,7 @@ from rsiccllm.benchmark.judge_questions import (
     sample,
 )
 from rsiccllm.benchmark.results import JUDGE, JUDGE_SCHEMA, Board, load_board
-from rsiccllm.endpoint import Budget, Client, Endpoint, NoReply, Reply, estimate_tokens
+from rsiccllm.endpoint import Budget, Client, Cluster, Endpoint, NoReply, Reply, estimate_tokens
 from rsiccllm.errors import InputError
 from rsiccllm.files import write_json
 from rsiccllm.progress import track
@@ -64,13 +64,15 @@ def judge_results(
     price_out: float = 0.0,
     max_cost: float | None = None,
     dry: bool = False,
+    cluster: Cluster | None = None,
 ) -> str:
     """`judge_board` for folders that `bench run` wrote, as lines to print; dry: `dry_run`.
 
-    judges: "endpoint:URL#MODEL". Raises InputError where the folders are not on the same pairs.
+    judges: "endpoint:URL#MODEL". cluster: whose workers ask them. Raises InputError where the folders are not on the
+    same pairs.
     """
     board = load_board(folders)
-    settings = {"concurrency": concurrency, "price_in": price_in, "price_out": price_out}
+    settings = {"concurrency": concurrency, "price_in": price_in, "price_out": price_out, "cluster": cluster}
     endpoints = [endpoint_of(name, None, "--judge", **settings) for name in judges]
     if dry:
         return dry_run(board, endpoints, count, pairwise, images, seed)

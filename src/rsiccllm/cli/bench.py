@@ -197,6 +197,8 @@ def bench_judge(
     ] = None,
     seed: Annotated[int, typer.Option(help="which pairs, and the order")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, help="requests in flight")] = 8,
+    ray: Annotated[str | None, typer.Option(help=RAY_HELP)] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="with --ray: processes that ask the judge")] = None,
     price_in: Annotated[float, typer.Option(min=0, help="money for a million prompt tokens")] = 0.0,
     price_out: Annotated[float, typer.Option(min=0, help="money for a million answer tokens")] = 0.0,
     max_cost: Annotated[float | None, typer.Option(min=0, help="stop before more is spent on one judge")] = None,
@@ -215,6 +217,7 @@ def bench_judge(
         --judge endpoint:http://127.0.0.1:8000/v1#Qwen/Qwen3-VL-235B-A22B-Instruct
     """
     from rsiccllm.benchmark.judge import judge_results
+    from rsiccllm.endpoint import cluster_of
 
     print(
         judge_results(
@@ -231,6 +234,7 @@ def bench_judge(
             price_out,
             max_cost,
             dry_run,
+            cluster_of(ray, workers, []),
         )
     )
 
