@@ -105,7 +105,7 @@ def _fact(fact: Fact) -> list[Html]:
 
 def _surety(result: Caption) -> Html:
     if result.confidence is not None:
-        share = f"{100 * result.confidence:.0f} %"
+        share = "over 99 %" if result.confidence > 0.99 else f"{100 * result.confidence:.0f} %"
         if result.uncertain:
             return element("span", f"Low confidence, {share}: more likely wrong than right", css="doubt")
         return element("span", f"Confidence {share}", css="sure")
