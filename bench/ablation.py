@@ -22,7 +22,7 @@ from typing import Any
 import transformers
 from matplotlib import pyplot
 
-from rows import RESULTS, add_row, code_digest, digest, groups, read_rows
+from rows import PARSER, RESULTS, add_row, code_digest, digest, groups, read_rows
 from rsiccllm.benchmark.fact_scores import fact_scores
 from rsiccllm.benchmark.probes import Case, case_of, light, shift
 from rsiccllm.benchmark.scores import score
@@ -36,7 +36,7 @@ from rsiccllm.training.difference import train_difference
 from rsiccllm.training.recipe import DifferenceRecipe, SFTRecipe
 from rsiccllm.training.sft import train_sft
 
-CODE = ("model", "training", "caption", "sources/scenes", "facts.py", "words.yaml", "demo/base.py")
+CODE = ("model", "training", "caption", "sources/scenes", *PARSER, "demo/base.py")
 GRIDS = {"paper, grid 1": 1, "paper, grid 14": 14}
 """Pixels a side of the cells that vote in the Hough transform; 4 in "paper"."""
 ARMS = ["none", "paper", "paper-no-pixel", "paper-no-texture", "paper-mean-texture", *GRIDS, "ours", "ours, map first"]

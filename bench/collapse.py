@@ -31,7 +31,7 @@ from rsiccllm.training.dnpo import train_dnpo
 from rsiccllm.training.recipe import DNPORecipe
 from rsiccllm.training.validation import read_evaluations
 
-CODE = ("model", *(f"training/{name}.py" for name in ("data", "dnpo", "losses", "packing", "trainer", "validation")))
+CODE = ("model", "training")
 ARMS: dict[str, dict[str, Any]] = {
     "paper, no KL": {"kl_weight": 0.0},
     "paper, KL 0.1": {"kl_weight": 0.1},

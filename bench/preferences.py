@@ -28,7 +28,7 @@ from typing import Any
 import transformers
 from matplotlib import pyplot
 
-from rows import RESULTS, add_row, code_digest, digest, groups, read_rows
+from rows import PARSER, RESULTS, add_row, code_digest, digest, groups, read_rows
 from rsiccllm.benchmark.fact_scores import fact_scores
 from rsiccllm.benchmark.probe_scores import score_point
 from rsiccllm.benchmark.probes import Case, case_of, swap_dates
@@ -48,9 +48,8 @@ from rsiccllm.training.sft import train_sft
 from rsiccllm.training.validation import read_evaluations
 
 FIELDS = ("object", "direction", "verb", "quantity", "place")
-CODE = ("model", "facts.py", "keywords.py", "phrases.py", "grammar.py", "words.py", "words.yaml",
-        *(f"rsicp/{name}.py" for name in ("build", "dates", "filter", "replace", "sample", "swaps")),
-        *(f"training/{name}.py" for name in ("data", "dnpo", "losses", "packing", "sft", "trainer")))  # fmt: skip
+CODE = ("model", "training", *PARSER,
+        *(f"rsicp/{name}.py" for name in ("build", "dates", "filter", "replace", "sample", "swaps")))  # fmt: skip
 ARMS = ("sft", "more sft", "filtering", "replacement", "both", "both, no KL", "ours")
 BATCH, RATE, BETA, KL, PAIRS, HARD_SEED = 8, 5e-5, 0.1, 0.1, 600, 7
 COLUMNS = ("cider_d", *FIELDS, "hallucination", "misses", "reversed", "hard_cider_d", "hard_object")

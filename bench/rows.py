@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "rsiccllm"
+PARSER = ("facts.py", "keywords.py", "phrases.py", "grammar.py", "words.py", "words.yaml")
+"""The files by which captions are read."""
 RESULTS = Path(__file__).resolve().parent / "results"
 
 

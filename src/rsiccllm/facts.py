@@ -74,6 +74,10 @@ class Parsed:
     objects: frozenset[str] = frozenset()
 
 
+OPPOSITE: dict[str, str] = {"appear": "disappear", "disappear": "appear"}
+"""What each direction is when the dates are swapped."""
+
+
 @cache
 def _fact(object_: str, direction: str, verb: str, quantity: str | None, place: str | None) -> Fact:
     # Captions repeat a few thousand facts; building a validated model for each again would take most of the time.

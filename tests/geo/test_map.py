@@ -29,7 +29,8 @@ from rsiccllm.errors import InputError
 from rsiccllm.geo import work as module
 from rsiccllm.geo.grid import Grid, Patch
 from rsiccllm.geo.run import MapSettings, map_rasters
-from rsiccllm.geo.tiles import Strip, Tile, is_empty, is_still, pack_map, starts, tiles_of, unpack_map
+from rsiccllm.geo.tiles import Strip, Tile, is_empty, is_still, pack_map, starts, unpack_map
+from rsiccllm.geo.work import groups_of
 from rsiccllm.model.difference import FACTS
 from rsiccllm.model.generate import Answer
 from rsiccllm.pairs import OpenedPair
@@ -283,7 +284,7 @@ def test_tiles_cover_the_grid(length: int, size: int, overlap: int) -> None:
 def test_blending_is_the_weighted_mean_of_the_tiles() -> None:
     width, height, size = 50, 40, 20
     rng = np.random.default_rng(0)
-    tiles = list(tiles_of(width, height, size, 6))
+    tiles = [tile for group in groups_of(width, height, size, 6, 4) for tile in group]
     maps = {tile: rng.random((tile.height, tile.width)).astype(np.float32) for tile in tiles}
     total, weights = np.zeros((height, width)), np.zeros((height, width))
     for tile, seen in maps.items():

@@ -78,12 +78,13 @@ def test_what_learns_and_what_stays(
     assert end["model.difference.out.weight"].any()
 
 
+@pytest.mark.parametrize("adapters", [None, 2])
 def test_each_part_has_its_learning_rate(
-    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path
+    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path, adapters: int | None
 ) -> None:
     checkpoint = tiny_checkpoints["qwen3_vl"]
     recipe = recipe_for(checkpoint, data[0], tmp_path / "out", difference_learning_rate=1e-2,
-                        merger_learning_rate=2e-3, vision_learning_rate=3e-5)  # fmt: skip
+                        merger_learning_rate=2e-3, vision_learning_rate=3e-5, lora_rank=adapters)  # fmt: skip
     model = load_to_train(str(checkpoint), recipe, "ours")
     processor = load_processor(checkpoint)
     trainer = SFTTrainer(recipe, model, processor, sft_dataset(recipe), PackingCollator(processor))
@@ -97,7 +98,8 @@ def test_each_part_has_its_learning_rate(
             assert group["lr"] == expected[part], names[id(weight)]
             assert group["weight_decay"] == (0.01 if weight.ndim > 1 else 0)
     assert seen.keys() == expected.keys()
-    assert sum(seen.values()) == len(names)
+    assert sum(seen.values()) == sum(weight.requires_grad for weight in model.parameters())
+    assert seen["message"] == 2 if adapters else seen["message"] >= 1
 
 
 def test_the_average_by_hand(tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rsiccllm.benchmark.bootstrap import Interval, Part, bootstrap_all, mean_par
 from rsiccllm.benchmark.fact_scores import change_flag, facts_against
 from rsiccllm.benchmark.probes import PROBES, Case
 from rsiccllm.benchmark.scores import score
-from rsiccllm.facts import Fact, parse
+from rsiccllm.facts import OPPOSITE, Fact, parse
 
 SCHEMA = "rsiccllm.probes.v1"
 
@@ -114,6 +114,5 @@ def _turned_round(old: Sequence[Fact], new: Sequence[Fact]) -> tuple[int, int]:
     Those that a caption states both ways ("a house replaces a house") do not count.
     """
     was, now = ({(fact.object, fact.direction) for fact in facts} for facts in (old, new))
-    other = {"appear": "disappear", "disappear": "appear"}
-    single = {(thing, way) for thing, way in was if (thing, other[way]) not in was}
-    return sum((thing, other[way]) in now for thing, way in single), len(single)
+    single = {(thing, way) for thing, way in was if (thing, OPPOSITE[way]) not in was}
+    return sum((thing, OPPOSITE[way]) in now for thing, way in single), len(single)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from rsiccllm.benchmark.texts import changed_of
-from rsiccllm.facts import Fact, parse
+from rsiccllm.facts import OPPOSITE, Fact, parse
 from rsiccllm.pairs import OpenedPair
 from rsiccllm.records import ImagePair
 from rsiccllm.turning import Turn, turn_caption, turn_fact, turn_pair
@@ -74,10 +74,9 @@ def swap_dates(case: Case, strength: float, other: Case) -> Case:
 
 def undone(fact: Fact) -> Fact:
     """What the change is when the dates are swapped."""
-    direction = "disappear" if fact.direction == "appear" else "appear"
     verb = {"build": "remove", "remove": "build", "appear": "disappear", "disappear": "appear", "extend": "reduce",
             "reduce": "extend"}.get(fact.verb, fact.verb)  # fmt: skip
-    return Fact.model_validate({**fact.model_dump(), "direction": direction, "verb": verb})
+    return Fact.model_validate({**fact.model_dump(), "direction": OPPOSITE[fact.direction], "verb": verb})
 
 
 def same_twice(case: Case, strength: float, other: Case) -> Case:

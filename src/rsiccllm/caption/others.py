@@ -7,13 +7,13 @@ what is said of a pair and what is said of it with swapped dates are chosen from
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from rsiccllm.caption.borne_out import borne_out
 from rsiccllm.caption.result import Caption
-from rsiccllm.facts import Direction, Parsed, parse
+from rsiccllm.facts import OPPOSITE, Parsed, parse
 from rsiccllm.model.difference import FACTS
 from rsiccllm.model.generate import Answer, Encoded
 from rsiccllm.pairs import OpenedPair
@@ -29,8 +29,7 @@ FLOOR = 1e-6
 Drawn = list[tuple[str, float]]
 """Texts, each with the geometric mean of its tokens' probabilities; "" for one that was cut short."""
 
-_COME, _GONE = get_args(Direction)
-TURNED = [FACTS.index((thing, _GONE if way == _COME else _COME)) for thing, way in FACTS]
+TURNED = [FACTS.index((thing, OPPOSITE[way])) for thing, way in FACTS]
 """Where each of FACTS stands when the dates are swapped."""
 
 

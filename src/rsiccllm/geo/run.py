@@ -113,8 +113,10 @@ def _caption_tiles(job: Job, grid: Grid, out: Path, settings: MapSettings) -> No
 
 def _stamp(before: Path, after: Path, name: str, grid: Grid, settings: MapSettings) -> dict[str, Any]:
     """All that shapes a tile's caption; the rest may change between two calls."""
-    files = {side: {"path": str(path), "bytes": path.stat().st_size} for side, path in
-             (("before", before), ("after", after))}  # fmt: skip
+    files = {}
+    for side, path in (("before", before), ("after", after)):
+        held = path.stat()
+        files[side] = {"path": str(path), "bytes": held.st_size, "written": held.st_mtime_ns}
     return {
         "schema": "rsiccllm.map.v2",
         "model": weights_digest(name),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -45,13 +44,6 @@ def starts(length: int, size: int, overlap: int) -> list[int]:
         return [0]
     step = size - overlap
     return [*range(0, length - size, step), length - size]
-
-
-def tiles_of(width: int, height: int, size: int, overlap: int) -> Iterator[Tile]:
-    """The tiles of a grid, row by row."""
-    for top in starts(height, size, overlap):
-        for left in starts(width, size, overlap):
-            yield Tile(left, top, min(size, width), min(size, height))
 
 
 def is_empty(patch: Patch) -> bool:

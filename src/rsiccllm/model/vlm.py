@@ -307,8 +307,6 @@ register_checkpoint_conversion_mapping(
     ],
 )
 
-PairModel = PairQwen2_5_VL | PairQwen3VL
-
 
 def load_model(
     checkpoint: str | Path,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import random
 
-from rsiccllm.facts import Fact, Support, facts_of, parse
+from rsiccllm.facts import OPPOSITE, Fact, Support, facts_of, parse
 from rsiccllm.grammar import read
 from rsiccllm.rsicp.replace import apply_edits
 from rsiccllm.rsicp.swaps import Edit, find_swaps
 from rsiccllm.words import Words, load_words
 
 _NOTHING = Support(frozenset(), frozenset(), frozenset(), {})
-_OTHER = {"appear": "disappear", "disappear": "appear"}
 
 
 def reversed_caption(text: str, words: Words | None = None) -> str | None:
@@ -33,7 +32,7 @@ def reversed_caption(text: str, words: Words | None = None) -> str | None:
     turned = apply_edits(reading, text, chosen)
     wanted = sorted(map(_said, facts), key=str)
     found = sorted(
-        ((thing, _OTHER[way], *rest) for thing, way, *rest in map(_said, parse(turned, words).facts)), key=str
+        ((thing, OPPOSITE[way], *rest) for thing, way, *rest in map(_said, parse(turned, words).facts)), key=str
     )
     return turned if found == wanted else None
 

@@ -75,13 +75,14 @@ def replacements(
     right = {plain(reference) for reference in references}
     found: list[Rejected] = []
     changed = bool(known.facts)
-    room = count - 1 if variant == "ours" and changed and count > 1 else count
+    denied = any(parse(reference, words).changed is False for reference in references)
+    room = count - 1 if variant == "ours" and changed and not denied and count > 1 else count
     if changed:
         found += _swapped(references, known, room, rng, dict(weights or WEIGHTS), words, right)
-    if variant == "ours" and changed and (count > 1 or not found):
+    if variant == "ours" and changed and not denied and (count > 1 or not found):
         text = _styled(rng.choice(words.no_change), references[0])
         found.append(rejected_answer(text, "no_change", [], references, words))
-    if variant == "ours" and not changed and any(parse(reference, words).changed is False for reference in references):
+    if variant == "ours" and not changed and denied:
         for _ in range(count * 4):
             text = _styled(_invented(rng, words), references[0])
             if len(found) < count and plain(text) not in right:

@@ -47,8 +47,6 @@ OF_PLANS = frozenset(["extended", "expanded", "enlarged", "rebuilt", "renovated"
 OF_ANYTHING = frozenset(
     ["appear", "appears", "appeared", "disappear", "disappears", "disappeared", "removed", "vanish", "vanished"]
 )
-# Prepositions after a noun that suit only what was there: "a road across the woods", "a path to the road".
-OF_ONE_OBJECT = word_set("across through connected connecting leading to from of surrounding")
 STRICT = OF_PLANTS | OF_VEHICLES | OF_STRUCTURES
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -109,7 +110,7 @@ class Server:
             self._opening.shutdown(wait=False, cancel_futures=True)
 
     def _guarded(self, handler: Handler, open_to_all: bool = False) -> Handler:
-        """The handler behind the key; a Refusal becomes its answer."""
+        """The handler behind the key; a Refusal becomes its answer, and any other fault a 500 in the same form."""
 
         async def guarded(request: Request) -> Response:
             try:
@@ -118,6 +119,9 @@ class Server:
                 response = await handler(request)
             except Refusal as refusal:
                 response = self._refused(refusal)
+            except Exception:
+                logging.getLogger("uvicorn.error").exception("a request could not be answered")
+                response = self._refused(Refusal(500, "the model could not answer"))
             self.metrics.requests.labels(str(response.status_code)).inc()
             return response
 

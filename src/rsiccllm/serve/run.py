@@ -127,6 +127,7 @@ def _bind(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, number)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(where)
+        listening.listen(CONNECTIONS)  # from here on a second server is refused the port
     except (OSError, OverflowError) as error:
         raise InputError(f"{host}:{port}: cannot be listened on ({error})") from None
     listening.setblocking(False)

@@ -219,9 +219,18 @@ def row_lengths(dataset: Rows, collator: PackingCollator, indices: Iterable[int]
     return lengths
 
 
-def check_lengths(dataset: Rows, collator: PackingCollator) -> int:
-    """Pack the longest row and return its tokens. InputError tells one that is too long before training starts."""
+def check_lengths(dataset: Rows, collator: PackingCollator, further: int = 0) -> int:
+    """Pack the longest row and return its tokens. InputError tells one that is too long before training starts.
+
+    further: tokens that a row may yet come to hold, of an answer that is drawn in training.
+    """
     rows = dataset.longest
     lengths = row_lengths(dataset, collator, rows)
     longest = max(range(len(rows)), key=lambda at: sum(lengths[at]))
-    return int(collator([dataset[rows[longest]]])["input_ids"].shape[1])
+    tokens = int(collator([dataset[rows[longest]]])["input_ids"].shape[1])
+    if tokens + further > collator.max_tokens:
+        raise InputError(
+            f"max_tokens: {collator.max_tokens}; the longest row has {tokens} tokens, and an answer that is drawn "
+            f"takes up to {further} more (max_new_tokens)"
+        )
+    return tokens

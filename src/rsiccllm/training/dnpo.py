@@ -272,9 +272,9 @@ def train_dnpo(recipe: DNPORecipe) -> Path:
     reference = load_model(checkpoint) if needs_copy(recipe) else None
     model = load_to_train(checkpoint, recipe)
     collator = collator_of(recipe, processor)
-    check_lengths(dataset, collator)
-    validation = Validation(recipe, held_out, processor) if held_out else None
     drawing = recipe.kl_on == "samples"
+    check_lengths(dataset, collator, recipe.max_new_tokens if drawing else 0)
+    validation = Validation(recipe, held_out, processor) if held_out else None
     trainer = DNPOTrainer(
         recipe, model, processor, dataset, unpacked if drawing else collator, validation,
         reference=reference, packing=collator if drawing else None,

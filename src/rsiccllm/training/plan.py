@@ -19,7 +19,7 @@ from rsiccllm.model.checkpoint import resolve_checkpoint
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import empty_model
 from rsiccllm.training.data import row_lengths
-from rsiccllm.training.dnpo import dnpo_dataset, needs_copy
+from rsiccllm.training.dnpo import dnpo_dataset, needs_copy, stores_reference
 from rsiccllm.training.learning import difference_settings, freeze, with_adapters
 from rsiccllm.training.packing import PackingCollator
 from rsiccllm.training.recipe import AnswerRecipe, DNPORecipe, SFTRecipe
@@ -133,7 +133,8 @@ def operations_of(model: Any, config: Any, recipe: AnswerRecipe, images: float, 
 
 def memory_of(recipe: SFTRecipe | DNPORecipe, row: int, answers: int, devices: int = 1) -> dict[str, float]:
     """Bytes by part on each device, with rows of `row` tokens of which `answers` are answers. Needs no data."""
-    model = empty_model(resolve_checkpoint(recipe.model), recipe.variant if isinstance(recipe, SFTRecipe) else None)
+    variant = recipe.variant if isinstance(recipe, SFTRecipe) else None
+    model = empty_model(resolve_checkpoint(recipe.model), variant, difference_settings(recipe))
     freeze(model, recipe)
     config = model.config
     return _memory(_parameters(with_adapters(model, recipe)), config, recipe, row, answers, devices)
@@ -175,9 +176,14 @@ def _memory(
         **({"average": 4.0 * trained} if recipe.ema else {}),
         **({"reference, a frozen copy": float(copy)} if copy else {}),
         "activations": size / 2 * tokens * text.hidden_size * kept,
-        # Logits, in float32 for the loss, and their gradient; DNPO holds the reference's too.
-        "logits of answers": float((3 if isinstance(recipe, DNPORecipe) else 2) * 4 * vocabulary),
+        # Logits, in float32 for the loss, and their gradient; DNPO may hold the reference's too.
+        "logits of answers": float((3 if _asks_reference(recipe) else 2) * 4 * vocabulary),
     }
+
+
+def _asks_reference(recipe: AnswerRecipe) -> bool:
+    """Whether each update runs the reference."""
+    return isinstance(recipe, DNPORecipe) and not stores_reference(recipe)
 
 
 def _operations(
@@ -190,7 +196,8 @@ def _operations(
 ) -> float:
     """Of one row: 2 a weight and token forward, 2 more back to the inputs, 2 more to weights that learn (Kaplan et al.
     2020); attention 4 * tokens^2 * width a layer forward, thrice that with the way back; the head on answers alone.
-    Under DNPO the reference's forward comes on top, and where activations are not kept another of the policy."""
+    Under DNPO, unless it is stored, the reference's forward comes on top, and where activations are not kept another of
+    the policy."""
     text = config.text_config
     tokens = images + asked + answers
     language = parameters["language model"][0] + parameters.get("LoRA adapters", (0, 0))[0]
@@ -201,6 +208,6 @@ def _operations(
     forward = 2 * language * tokens + 4 * tokens**2 * text.hidden_size * text.num_hidden_layers + 2 * head * answers
     back = (whole - 2) / 2 * forward
     seen = (6 if recipe.train_vision else 2) * vision * patches
-    again = forward + 2 * vision * patches if isinstance(recipe, DNPORecipe) else 0
+    again = forward + 2 * vision * patches if _asks_reference(recipe) else 0
     again += forward if recipe.gradient_checkpointing else 0
     return forward + back + seen + again

@@ -291,6 +291,7 @@ def keep_texture(model: Any, recipe: Recipe) -> None:
 
 def part_of(name: str) -> str:
     """Which part a weight belongs to, for its learning rate."""
+    name = name.replace("modules_to_save.default.", "")  # PEFT's word for what learns whole beside adapters
     if ".difference." in name:
         # The last projection starts at zero: it has everything to learn where the rest may be trained already.
         return "message" if ".difference.out." in name else "difference"

@@ -8,13 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
+from rsiccllm.facts import OPPOSITE
 from rsiccllm.pairs import OpenedPair
 from rsiccllm.training.data import Rows
 from rsiccllm.training.packing import Sample
 from rsiccllm.training.shards import Index
 from rsiccllm.turning import TURNS, Turn, turn_caption, turn_pair, turn_pixels
-
-OPPOSITE = {"appear": "disappear", "disappear": "appear"}
 
 TURNED_TASKS = frozenset({"caption", "describe", "changed", "kind", "count"})
 """Tasks whose questions name no place and whose answers are words alone, which turn with the image; a box does not."""
