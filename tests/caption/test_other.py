@@ -49,8 +49,8 @@ def test_it_says_what_the_model_says(checkpoint: Path) -> None:
 def test_samples_follow_their_seed(checkpoint: Path) -> None:
     captioner = Captioner.load(checkpoint)
     first, second = ([captioner.encode(OpenedPair(image(a), image(a + 1), None), "what changed?")] for a in (1, 3))
-    one = captioner.sample(first, [7], 3, 6)
-    both = captioner.sample([*second, *first], [9, 7], 3, 6)
+    one = captioner.draw(first, [7], 3, 6)
+    both = captioner.draw([*second, *first], [9, 7], 3, 6)
     assert both[1] == one[0]
 
 

@@ -81,6 +81,10 @@ def test_the_official_client(served: Served, captioner: Captioner, pair: tuple[s
     drawn = [[c.message.content for c in client.chat.completions.create(**asked_for).choices] for _ in range(2)]
     assert len(drawn[0]) == 3
     assert drawn[0] == drawn[1]  # by the seed
+    cut = client.chat.completions.create(**{**asked_for, "max_tokens": 3})
+    begun = [choice.message.content for choice in cut.choices if choice.finish_reason == "length"]
+    assert any(begun)  # what there is of it, as at OpenAI
+    assert 3 * len(begun) <= cut.usage.completion_tokens <= 9
     with pytest.raises(openai.NotFoundError, match="is not served here"):
         client.chat.completions.create(**{**body, "model": "other"})
     with pytest.raises(openai.BadRequestError, match="1 images; expected two"):

@@ -18,7 +18,7 @@ from rsiccllm.caption.images import pair_of
 from rsiccllm.caption.result import Caption
 from rsiccllm.errors import InputError
 from rsiccllm.model.checkpoint import load_config, resolve_checkpoint
-from rsiccllm.model.generate import Answer, Encoded, generate_encoded, sample_encoded, whole_texts
+from rsiccllm.model.generate import Answer, Drawn, Encoded, drawn_answers, generate_encoded, sample_encoded
 from rsiccllm.model.processor import PairProcessor, load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.pairs import OpenedPair
@@ -165,22 +165,6 @@ class Captioner:
         with self._turn:
             return generate_encoded(self.model, self.processor, prompts, max_new_tokens, tell)
 
-    def sample(
-        self,
-        prompts: Sequence[Encoded],
-        seeds: Sequence[int],
-        count: int,
-        max_new_tokens: int,
-        temperature: float = TEMPERATURE,
-        top_p: float = TOP_P,
-    ) -> list[list[str]]:
-        """`count` sampled answers to each encoded question, "" for those not ended after `max_new_tokens`.
-
-        seeds, temperature, top_p: as for `rsiccllm.model.generate.sample_encoded`.
-        """
-        drawn = self.draw(prompts, seeds, count, max_new_tokens, temperature, top_p)
-        return [[text for text, _ in row] for row in drawn]
-
     def draw(
         self,
         prompts: Sequence[Encoded],
@@ -189,13 +173,14 @@ class Captioner:
         max_new_tokens: int,
         temperature: float = TEMPERATURE,
         top_p: float = TOP_P,
-    ) -> list[list[tuple[str, float]]]:
-        """`sample`, each answer with the geometric mean of its tokens' probabilities."""
+    ) -> list[list[Drawn]]:
+        """`count` sampled answers to each encoded question, as one batch.
+
+        seeds, temperature, top_p: as for `rsiccllm.model.generate.sample_encoded`.
+        """
         with self._turn:
             new = sample_encoded(self.model, self.processor, prompts, seeds, count, temperature, top_p, max_new_tokens)
-        chances = new.probabilities.view(-1, count).tolist()
-        texts = whole_texts(self.processor, new.tokens, count)
-        return [list(zip(*row, strict=True)) for row in zip(texts, chances, strict=True)]
+        return drawn_answers(self.processor, new, count)
 
     def finish(
         self, answer: Answer, size: tuple[int, int], prompt: str = PROMPTS["caption"], others: Others | None = None

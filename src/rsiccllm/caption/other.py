@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from rsiccllm.caption.captioner import TEMPERATURE, TOP_P, Captioner
-from rsiccllm.model.generate import Answer, Encoded, Told, answers_of
+from rsiccllm.model.generate import Answer, Drawn, Encoded, Told, answers_of
 from rsiccllm.model.stock import VisionLanguageModel, encode_questions
 from rsiccllm.pairs import OpenedPair
 
@@ -53,7 +53,7 @@ class OtherCaptioner(Captioner):
         max_new_tokens: int,
         temperature: float = TEMPERATURE,
         top_p: float = TOP_P,
-    ) -> list[list[tuple[str, float]]]:
+    ) -> list[list[Drawn]]:
         """As Captioner's. A question at a time, so that its samples depend on its seed alone."""
         drawn = []
         for prompt, seed in zip(prompts, seeds, strict=True):
@@ -61,7 +61,7 @@ class OtherCaptioner(Captioner):
                 torch.manual_seed(seed % 2**63)
                 answers = self._generate([prompt], max_new_tokens, do_sample=True, temperature=temperature,
                                          top_p=top_p, top_k=0, num_return_sequences=count)  # fmt: skip
-            drawn.append([(answer.text if answer.ended else "", answer.probability) for answer in answers])
+            drawn.append([Drawn(one.text, one.probability, one.ended, one.tokens) for one in answers])
         return drawn
 
     def _generate(self, prompts: Sequence[Encoded], max_new_tokens: int, **how: Any) -> list[Answer]:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 FLOOR = 1e-6
 """Chance of change under which a cell's facts weigh nothing."""
 
-Drawn = list[tuple[str, float]]
-"""Texts, each with the geometric mean of its tokens' probabilities; "" for one that was cut short."""
+Texts = list[tuple[str, float]]
+"""Each with the geometric mean of its tokens' probabilities; "" for one that was cut short."""
 
 TURNED = [FACTS.index((thing, OPPOSITE[way])) for thing, way in FACTS]
 """Where each of FACTS stands when the dates are swapped."""
@@ -39,10 +39,10 @@ class Others(NamedTuple):
     texts: "" for one that was cut short, or could not be turned round.
     """
 
-    texts: Drawn
+    texts: Texts
     judge: Answer
 
-    def ranked(self, answer: Answer) -> Drawn:
+    def ranked(self, answer: Answer) -> Texts:
         """`answer` and all texts that differ, the best borne out first; as they come where the judge has no maps."""
         first = {answer.text: answer.probability}
         for text, chance in self.texts:
@@ -75,8 +75,11 @@ def others_of(captioner: Captioner, pairs: Sequence[OpenedPair], prompt: str, pr
     cannot be turned round, nor is there anything to judge by without maps: all are then asked of the pair as it is.
     """
 
-    def drawn(asked: Sequence[Encoded], count: int) -> list[Drawn]:
-        return captioner.draw(asked, [seed] * len(asked), count, max_new_tokens) if count else [[] for _ in asked]
+    def drawn(asked: Sequence[Encoded], count: int) -> list[Texts]:
+        if not count:
+            return [[] for _ in asked]
+        rows = captioner.draw(asked, [seed] * len(asked), count, max_new_tokens)
+        return [[(one.text if one.ended else "", one.probability) for one in row] for row in rows]
 
     turned = candidates // 2 if prompt in PROMPTS.values() and answers[0].change_map is not None else 0
     forth = candidates - turned - 1

@@ -48,6 +48,16 @@ class Sampled(NamedTuple):
     probabilities: Tensor
 
 
+class Drawn(NamedTuple):
+    """A sampled answer. probability: the geometric mean of its tokens'. tokens: with the end-of-turn token, if it
+    ended; otherwise it was cut short."""
+
+    text: str
+    probability: float
+    ended: bool
+    tokens: int
+
+
 def left_padded(processor: PairProcessor, prompts: Sequence[Encoded]) -> Encoded:
     """Encoded prompts as one batch for generation, padded on the left so that every answer starts at one place."""
     length = max(len(prompt["input_ids"]) for prompt in prompts)
@@ -218,15 +228,21 @@ def sample_answers(
     """
     prompts = encode_all(processor, questions)
     new = sample_encoded(model, processor, prompts, seeds, count, temperature, top_p, max_new_tokens)
-    return whole_texts(processor, new.tokens, count)
+    return [[one.text if one.ended else "" for one in row] for row in drawn_answers(processor, new, count)]
 
 
-def whole_texts(processor: PairProcessor, new: Tensor, count: int) -> list[list[str]]:
-    """Sampled tokens [questions * count, tokens] as `count` texts a question, "" for one that was cut short."""
-    texts = processor.tokenizer.batch_decode(new, skip_special_tokens=True)
-    ended = (new == processor.tokenizer.eos_token_id).any(1).tolist()
-    kept = [text.strip() if whole else "" for text, whole in zip(texts, ended, strict=True)]
-    return [kept[start : start + count] for start in range(0, len(kept), count)]
+def drawn_answers(processor: PairProcessor, new: Sampled, count: int) -> list[list[Drawn]]:
+    """What was sampled, `count` answers a question."""
+    texts = processor.tokenizer.batch_decode(new.tokens, skip_special_tokens=True)
+    at_end = new.tokens == processor.tokenizer.eos_token_id  # [answers, tokens]
+    ended = at_end.any(1).tolist()
+    first = at_end.int().argmax(1).tolist()
+    length = new.tokens.shape[1]
+    found = [
+        Drawn(text.strip(), chance, whole, end + 1 if whole else length)
+        for text, chance, whole, end in zip(texts, new.probabilities.tolist(), ended, first, strict=True)
+    ]
+    return [found[start : start + count] for start in range(0, len(found), count)]
 
 
 def sample_tokens(

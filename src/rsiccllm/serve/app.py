@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from rsiccllm.caption.captioner import LONGEST, Captioner
 from rsiccllm.errors import InputError
-from rsiccllm.model.generate import Answer, Encoded
+from rsiccllm.model.generate import Answer, Drawn, Encoded
 from rsiccllm.serve.batcher import Batcher, Kind
 from rsiccllm.serve.settings import Limits
 from rsiccllm.serve.wish import Refusal, Wish, error_body, fetched, open_images, read_wish
@@ -237,7 +237,7 @@ class Server:
         pair = open_images(sources, self.limits)
         return Prepared(wish, self.captioner.encode(pair, wish.prompt), pair.before.size)
 
-    async def _ask(self, prepared: Prepared, tell: Callable[[int], None] | None = None) -> Answer | list[str]:
+    async def _ask(self, prepared: Prepared, tell: Callable[[int], None] | None = None) -> Answer | list[Drawn]:
         seed = prepared.wish.seed if prepared.wish.seed is not None else secrets.randbits(63)
         return await self.batcher.ask(prepared.prompt, prepared.kind, seed, tell)
 
@@ -254,10 +254,9 @@ class Server:
                 "model": self.name}  # fmt: skip
 
     def _outcome(
-        self, prepared: Prepared, answer: Answer | list[str]
+        self, prepared: Prepared, answer: Answer | list[Drawn]
     ) -> tuple[list[tuple[str, str]], dict[str, int], dict[str, Any] | None]:
         """(texts with why they ended, tokens used, what the captioner says of the likeliest answer)."""
-        tokenizer = self.captioner.processor.tokenizer
         asked = len(prepared.prompt["input_ids"])
         extra = None
         if isinstance(answer, Answer):
@@ -265,8 +264,8 @@ class Server:
             written = answer.tokens * prepared.wish.choices
             extra = self.captioner.finish(answer, prepared.size, prepared.wish.prompt).to_dict()
         else:
-            texts = [(text, "stop" if text else "length") for text in answer]
-            written = sum(len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in answer)
+            texts = [(one.text, "stop" if one.ended else "length") for one in answer]
+            written = sum(one.tokens for one in answer)
         self.metrics.tokens.labels("prompt").inc(asked)
         self.metrics.tokens.labels("answer").inc(written)
         return texts, {"prompt_tokens": asked, "completion_tokens": written, "total_tokens": asked + written}, extra

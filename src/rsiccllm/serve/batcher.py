@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rsiccllm.caption.captioner import Captioner
-from rsiccllm.model.generate import Answer, Encoded
+from rsiccllm.model.generate import Answer, Drawn, Encoded
 
 
 class Kind(NamedTuple):
@@ -31,7 +31,7 @@ class Waiting:
     prompt: Encoded
     kind: Kind
     seed: int
-    done: asyncio.Future[Answer | list[str]]
+    done: asyncio.Future[Answer | list[Drawn]]
     tell: Callable[[int], None] | None = None
 
 
@@ -57,9 +57,9 @@ class Batcher:
 
     async def ask(
         self, prompt: Encoded, kind: Kind, seed: int, tell: Callable[[int], None] | None = None
-    ) -> Answer | list[str]:
-        """The answer, or with kind.sampled the sampled texts. Cancelled, it leaves the queue."""
-        done: asyncio.Future[Answer | list[str]] = asyncio.get_running_loop().create_future()
+    ) -> Answer | list[Drawn]:
+        """The answer, or with kind.sampled the sampled ones. Cancelled, it leaves the queue."""
+        done: asyncio.Future[Answer | list[Drawn]] = asyncio.get_running_loop().create_future()
         self._queue.append(Waiting(prompt, kind, seed, done, tell))
         self._arrived.set()
         return await done
@@ -96,13 +96,13 @@ class Batcher:
         self._queue = deque(one for one in left if id(one) not in taken)
         return chosen
 
-    def _answer(self, loop: asyncio.AbstractEventLoop, chosen: list[Waiting]) -> Sequence[Answer | list[str]]:
+    def _answer(self, loop: asyncio.AbstractEventLoop, chosen: list[Waiting]) -> Sequence[Answer | list[Drawn]]:
         kind = chosen[0].kind
         prompts = [one.prompt for one in chosen]
         if kind.sampled is not None:
             choices, temperature, top_p = kind.sampled
             seeds = [one.seed for one in chosen]
-            return self.captioner.sample(prompts, seeds, choices, kind.max_tokens, temperature, top_p)
+            return self.captioner.draw(prompts, seeds, choices, kind.max_tokens, temperature, top_p)
         listeners = [(row, one.tell) for row, one in enumerate(chosen) if one.tell is not None]
 
         def hear(tokens: list[int]) -> None:
