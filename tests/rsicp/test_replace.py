@@ -272,6 +272,13 @@ def test_what_is_added_is_written_as_the_first_reference_is(first: str, second: 
     assert all(re.fullmatch(pattern, text) for text in added), added
 
 
+def test_no_denial_is_rejected_where_a_person_denies() -> None:
+    references = ["a hut is built on the left", "there is no difference"]
+    found = replacements(references, 4, 0, variant="ours")
+    assert found
+    assert not any(negative.kind == "no_change" for negative in found)
+
+
 def test_variant_ours_adds_one_no_change_sentence() -> None:
     found = replacements(HUTS, 4, 0, variant="ours")
     assert [negative.kind == "no_change" for negative in found] == [False, False, False, True]

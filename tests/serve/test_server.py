@@ -24,7 +24,7 @@ from rsiccllm.model.vlm import load_model
 from rsiccllm.pairs import OpenedPair
 from rsiccllm.rsici.prompts import PROMPTS
 from rsiccllm.serve.remote import fetch, public_address
-from rsiccllm.serve.run import serve
+from rsiccllm.serve.run import _bind, serve
 from rsiccllm.serve.settings import Limits
 
 LIMITS = Limits(body_bytes=300_000, pixels=300_000, queue=16, body_seconds=2.0, header_seconds=1.0, answer_seconds=20.0)
@@ -336,3 +336,24 @@ def test_fetching_keeps_to_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(InputError, match="more than 5,000 bytes"):
             fetch(f"{base}/endless", "image 1", 5000, 5.0)
         there.shutdown()
+
+
+def test_a_port_that_is_taken_is_told_before_the_model_is_loaded() -> None:
+    first = _bind("127.0.0.1", 0)
+    with first, pytest.raises(InputError, match="cannot be listened on"):
+        _bind("127.0.0.1", first.getsockname()[1])
+
+
+def test_a_model_that_fails_is_a_500_in_the_form_of_all_faults(
+    served: Served, captioner: Captioner, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("weights at /srv/secret")
+
+    monkeypatch.setattr(captioner, "answer_encoded", fail)
+    answer = post(served, asked(*pair))
+    assert answer.status_code == 500
+    assert answer.json()["error"]["message"] == "the model could not answer"
+    assert "secret" not in answer.text
+    metrics = httpx2.get(f"{served.url.removesuffix('/v1')}/metrics").text
+    assert '"500"' in metrics

@@ -14,6 +14,7 @@ from helpers import sample, uneven
 from pydantic import ValidationError
 
 from rsiccllm.cli import main
+from rsiccllm.errors import InputError
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import PREFERENCES
@@ -111,6 +112,10 @@ def test_a_run_that_draws_answers_begins_at_no_divergence(
     assert second["reverse_kl"] > 0
     with pytest.raises(ValidationError, match="answers would be drawn for a divergence of weight kl_weight=0"):
         recipe_for(tmp_path, data, tmp_path, kl_on="samples", kl_weight=0)
+    long = recipe_for(tiny_checkpoints["qwen2_5_vl"], data, tmp_path / "long", kl_on="samples", max_new_tokens=4096)
+    with pytest.raises(InputError, match=r"max_tokens: 4096; .* takes up to 4096 more \(max_new_tokens\)"):
+        train_dnpo(long)
+    assert not (tmp_path / "long" / "checkpoints").exists()
 
 
 def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
