@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 import PIL.Image
 
-from rsiccllm.benchmark.predict import MAX_NEW_TOKENS
 from rsiccllm.benchmark.texts import texts_of
+from rsiccllm.caption.captioner import LONGEST
 from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write
 from rsiccllm.progress import track
@@ -89,7 +89,7 @@ def _lmms_eval(rows: Iterator[dict[str, Any]], out: Path, name: str, task: str) 
     with atomic_write(data, "wb") as handle:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(listed, schema), handle)
     written = [data]
-    words = {"NAME": name, "DATA": str(data.resolve()), "TOKENS": str(MAX_NEW_TOKENS[task])}
+    words = {"NAME": name, "DATA": str(data.resolve()), "TOKENS": str(LONGEST[task])}
     for template, target in (("lmms_eval_task.txt", f"{name}.yaml"), ("lmms_eval_utils.txt", f"{name}_utils.py")):
         written.append(_filled(template, out / target, words))
     return written

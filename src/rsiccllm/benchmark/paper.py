@@ -23,10 +23,11 @@ from rich.table import Table
 from rsiccllm.benchmark import paper_small
 from rsiccllm.benchmark.bench import run_bench
 from rsiccllm.benchmark.models import open_model
-from rsiccllm.benchmark.predict import MAX_NEW_TOKENS, PREDICTIONS
+from rsiccllm.benchmark.predict import PREDICTIONS
 from rsiccllm.benchmark.report import write_report
 from rsiccllm.benchmark.run import Result, run_score
 from rsiccllm.benchmark.suites import SUITES, Suite, open_suite
+from rsiccllm.caption.captioner import LONGEST
 from rsiccllm.errors import InputError
 from rsiccllm.files import (
     describe_validation,
@@ -260,7 +261,7 @@ class _Work:
         pairs = source.select(suite.split)[: TIMED + size]
         if len(pairs) <= size:
             size = len(pairs) // 2
-        limit = paper_small.TOKENS if self.small else MAX_NEW_TOKENS[suite.task]
+        limit = paper_small.TOKENS if self.small else LONGEST[suite.task]
         start = 0.0
         for number, _ in enumerate(model.caption_all(source, pairs, suite.task, limit, size), start=1):
             if number == size:

@@ -19,6 +19,7 @@ from rsiccllm.benchmark.predictions import load_lines
 from rsiccllm.benchmark.provenance import check_unseen
 from rsiccllm.benchmark.said import Said
 from rsiccllm.benchmark.tokenise import Tokenisation
+from rsiccllm.caption.captioner import LONGEST
 from rsiccllm.endpoint import Cluster
 from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write, inside, only_run, read_json, sha256, write_json
@@ -34,9 +35,6 @@ PREDICTIONS = "predictions.jsonl"
 SETTINGS = "settings.json"
 ANSWERS = "answers.jsonl"  # what an endpoint said, word for word
 SCHEMA = "rsiccllm.bench_run.v1"
-
-# Longest answer by task: captions of LEVIR-CC have 5 to 40 words, descriptions of RSICI 77 on average.
-MAX_NEW_TOKENS = {"caption": 64, "describe": 320}
 
 # For the eye alone: how the user called model and data, which a move changes, and what leaves the captions as they are.
 _NOT_COMPARED = {("model", "name"), ("model", "url"), ("data", "spec"), ("data", "suite"), ("generation", "batch_size")}
@@ -71,7 +69,7 @@ def predict(
     if not source.has_images:
         raise InputError(f"{spec}: annotations alone, no images to caption")
     opened: Model = open_model(model, out / ANSWERS, base_url, concurrency, cluster)
-    limit = max_new_tokens or MAX_NEW_TOKENS[task]
+    limit = max_new_tokens or LONGEST[task]
     # What made a file of captions is not known here.
     elsewhere = opened.identity["kind"] == "file"
     settings: dict[str, Any] = {

@@ -12,12 +12,12 @@ from typing import Any
 from PIL import Image
 
 from rsiccllm.benchmark.models import Checkpoint, open_model
-from rsiccllm.benchmark.predict import MAX_NEW_TOKENS
 from rsiccllm.benchmark.predictions import load_predictions
 from rsiccllm.benchmark.probe_scores import Probed, score_point
 from rsiccllm.benchmark.probe_views import draw_probes
 from rsiccllm.benchmark.probes import PROBES, Case, Probe, case_of
 from rsiccllm.benchmark.provenance import check_unseen
+from rsiccllm.caption.captioner import LONGEST
 from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write, read_json, write_json
 from rsiccllm.pairs import OpenedPair
@@ -111,7 +111,7 @@ def probe_model(
 
     def caption(disturbed: list[OpenedPair]) -> list[str]:
         held = _Held(disturbed)
-        said = opened.caption_all(held, held.pairs, "caption", MAX_NEW_TOKENS["caption"], batch_size)
+        said = opened.caption_all(held, held.pairs, "caption", LONGEST["caption"], batch_size)
         captions = {pair.id: answer.caption for pair, answer in said}  # not always in order
         return [captions[pair.id] for pair in held.pairs]
 

@@ -34,6 +34,9 @@ EMBEDDED = Path(__file__).resolve().parent.parent / "embedded"
 LONGEST = {"caption": 64, "describe": 320}
 """Tokens of the longest answer, by task: captions have 5 to 40 words, descriptions 77 on average."""
 
+LONGEST_REPLY = 128
+"""Tokens of the longest reply to a question of the user's own."""
+
 TEMPERATURE, TOP_P = 1.0, 0.95
 """How candidates beside the likeliest answer are drawn."""
 
@@ -112,7 +115,7 @@ class Captioner:
     def ask(self, before: list[Any], after: list[Any], question: str, *, resize: bool = ...,
             max_new_tokens: int = ...) -> list[Caption]: ...  # fmt: skip
     def ask(self, before: Any, after: Any, question: str, *, resize: bool = False,
-            max_new_tokens: int = 128) -> Caption | list[Caption]:  # fmt: skip
+            max_new_tokens: int = LONGEST_REPLY) -> Caption | list[Caption]:  # fmt: skip
         """Answer a question about one pair, or about each of two lists. The answer stands in `.caption`.
 
         It has no confidence: what is calibrated is the model's captions. Raises InputError for an empty question.

@@ -133,13 +133,14 @@ class Job:
                     yield Outcome(item, known[item.id])
 
     def _ask(self, captioner: Captioner, pairs: Sequence[OpenedPair]) -> Iterator[Caption]:
-        from rsiccllm.caption.captioner import LONGEST
+        from rsiccllm.caption.captioner import LONGEST, LONGEST_REPLY
         from rsiccllm.rsici.prompts import PROMPTS
 
         task = "describe" if self.wanted.long else "caption"
         prompt = self.wanted.question or PROMPTS[task]
         count = self.wanted.candidates or (1 if self.wanted.question else captioner.usual(task))
-        return captioner.answer_all(pairs, prompt, LONGEST[task], self.wanted.batch_size, count)
+        longest = LONGEST_REPLY if self.wanted.question and not self.wanted.long else LONGEST[task]
+        return captioner.answer_all(pairs, prompt, longest, self.wanted.batch_size, count)
 
     def _draw(self, item: Item, pair: OpenedPair, result: Caption) -> None:
         from rsiccllm.caption.overlay import draw_overlay
