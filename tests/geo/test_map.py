@@ -208,6 +208,12 @@ def test_stopped_it_goes_on_and_gives_the_same(differ: Differ, tmp_path: Path, m
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     with pytest.raises(InputError, match="begun with another tile"):
         map_rasters(*paths, tmp_path / "parts", str(mapping_checkpoint), MapSettings(tile=128, overlap=32))
+    size = paths[1].stat().st_size
+    with paths[1].open("r+b") as handle:  # another image of as many bytes at the same path
+        handle.seek(size - 1)
+        handle.write(b"\0")
+    with pytest.raises(InputError, match="begun with another after"):
+        map_rasters(*paths, tmp_path / "parts", str(mapping_checkpoint), settings)
 
 
 def test_nothing_changed(differ: Differ, tmp_path: Path, mapping_checkpoint: Path) -> None:
