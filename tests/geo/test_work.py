@@ -59,8 +59,9 @@ def test_ray_gives_the_same_bytes(
     assert not ray.is_initialized()
 
 
-def test_a_cluster_that_is_not_there_is_told(whole: tuple[Path, Path, Path], tmp_path: Path, mapping_checkpoint: Path) -> None:  # fmt: skip  # noqa: E501
+def test_a_cluster_that_is_not_there_is_told(whole: tuple[Path, Path, Path], tmp_path: Path, mapping_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip  # noqa: E501
     pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(InputError, match=r"--ray nonsense: cannot be started or joined.*RAY_AUTH_MODE=token"):
         map_rasters(*whole[:2], tmp_path / "out", str(mapping_checkpoint), settings(ray="nonsense"))
 

@@ -93,6 +93,10 @@ def test_s2looking_says_which_way_where_its_two_further_masks_are_there(tmp_path
     assert np.unique(mask.values).tolist() == [0, 1]
     assert mask.meaning[1] == (Known("building", "appear", "build"),)
     assert mask.meaning[2] == (Known("building", "disappear", "remove"),)
+    fakes.draw_mask(tmp_path / "train/label2/00000.png")  # torn down and built anew: it came and it went
+    both = source.classes(source.pairs[0])
+    assert both is not None
+    assert np.unique(both.values).tolist() == [0, 3]
 
 
 def test_cdd_drops_the_shades_of_jpeg(tmp_path: Path) -> None:

@@ -85,17 +85,16 @@ def agreements(
         name: {key: rating.scores() for key, rating in own.items() if rating is not None}
         for name, own in judges.items()
     }
-    groups: dict[str, Mapping[str, Scores]] = {}
+    groups: dict[str, Mapping[str, Any]] = {}
     if len(rated) > 1:
         groups["judges"] = rated
     if len(people) > 1:
         groups["people"] = people
     if people:
         every = {key for own in people.values() for key in own}
-        together: Scores = {
+        together = {
             key: {
-                name: round(float(np.median([own[key][name] for own in people.values() if key in own])))
-                for name in DIMENSIONS
+                name: float(np.median([own[key][name] for own in people.values() if key in own])) for name in DIMENSIONS
             }
             for key in every
         }
@@ -121,7 +120,7 @@ def shown_alpha(alpha: float | None) -> str:
     return "–" if alpha is None else f"{alpha:.2f}"
 
 
-def _of(raters: Mapping[str, Scores], dimension: str) -> dict[str, dict[str, int]]:
+def _of(raters: Mapping[str, Mapping[Key, Mapping[str, float]]], dimension: str) -> dict[str, dict[str, float]]:
     return {
         rater: {f"{pair}|{model}": scores[dimension] for (pair, model), scores in own.items()}
         for rater, own in raters.items()

@@ -115,8 +115,9 @@ def probe_model(
         captions = {pair.id: answer.caption for pair, answer in said}  # not always in order
         return [captions[pair.id] for pair in held.pairs]
 
-    step = max(1, len(pairs) // limit)
-    return run_probes(caption, source, pairs[::step][:limit], out, opened.identity, names, batch_size)
+    count = min(limit, len(pairs))
+    spaced = [pairs[number * len(pairs) // count] for number in range(count)]
+    return run_probes(caption, source, spaced, out, opened.identity, names, batch_size)
 
 
 class _Held(Source):

@@ -154,8 +154,11 @@ class Job:
         """What every line of the journal says of how it was made; lines of another making are not mixed with ours."""
         from rsiccllm.model.checkpoint import weights_digest
 
-        asked = self.wanted.question or ("describe" if self.wanted.long else "caption")
-        return {"asked": asked, "model": weights_digest(name)}
+        asked = "describe" if self.wanted.long else "caption"
+        if self.wanted.question:
+            asked = f"{asked}: {self.wanted.question}"
+        answers = self.wanted.candidates or "usual"
+        return {"asked": asked, "model": weights_digest(name), "answers": answers, "resize": self.wanted.resize}
 
     def _known(self, journal: Journal, stamp: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """The finished lines by id. Raises InputError where another model, question or pair of images made them."""

@@ -103,7 +103,7 @@ def read_error(data: bytes) -> tuple[str, str]:
             return "", error
         return str(error.get("code") or error.get("type") or ""), str(error.get("message") or "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return "", data[:200].decode("utf-8", "replace")
+        return "", data.decode("utf-8", "replace")  # whole: the key is looked for in it before it is cut
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import from_origin
 from rasterio.vrt import WarpedVRT
@@ -176,16 +177,16 @@ class Grid:
         first, second = self.sources
         crs = first.crs
         if not crs.is_projected:
-            west, south, east, north = transform_bounds(crs, "EPSG:4326", *first.bounds)
+            west, south, east, north = self._box(first, "EPSG:4326")
             zone = int(((west + east) / 2 + 180) // 6) % 60 + 1
             crs = rasterio.CRS.from_epsg((32600 if south + north >= 0 else 32700) + zone)
         boxes, sides = [], []
         for source in (first, second):
-            box = transform_bounds(source.crs, crs, *source.bounds, densify_pts=21)
+            box = self._box(source, crs)
             boxes.append(box)
             # Of the pixels as they are, so that a skewed or turned raster counts by its area.
             area = (box[2] - box[0]) * (box[3] - box[1]) / (source.width * source.height)
-            sides.append(float(source.res[0]) if source.crs == crs else math.sqrt(area))
+            sides.append(float(max(source.res)) if source.crs == crs else math.sqrt(area))
         left, bottom = (max(box[i] for box in boxes) for i in (0, 1))
         right, top = (min(box[i] for box in boxes) for i in (2, 3))
         side = max(sides)
@@ -201,6 +202,17 @@ class Grid:
                 f"most {MAX_PIXELS:,} in all (cut them into parts)"
             )
         return crs, from_origin(left, top, side, side), width, height
+
+    def _box(self, source: Any, crs: Any) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top of a raster in another coordinate system."""
+        try:
+            box = transform_bounds(source.crs, crs, *source.bounds, densify_pts=21)
+        except (rasterio.errors.RasterioError, CPLE_BaseError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(f"{source.name}: its coordinate system leads nowhere on the ground ({reason})") from None
+        if not all(map(math.isfinite, box)):
+            raise InputError(f"{source.name}: its coordinates lie outside of its coordinate system")
+        return box
 
     def _warp(self, source: Any, shift: Shift | None = None) -> Any:
         transform = self.transform

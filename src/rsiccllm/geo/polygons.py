@@ -19,6 +19,9 @@ from rsiccllm.files import atomic_write
 EQUAL_AREA = "EPSG:6933"
 """WGS 84 / NSIDC EASE-Grid 2.0 Global: cylindrical, equal-area, in metres."""
 
+WORLD = 2 * 17_367_530.4451615
+"""Metres from one end of it to the other."""
+
 FIELDS = ("caption", "class", "confidence", "probability", "facts", "area_m2", "before", "after")
 """Of every polygon. facts: JSON text. confidence: null without a calibration. before, after: dates or null."""
 
@@ -33,12 +36,21 @@ class Polygon(NamedTuple):
     area: float
 
 
+def _equal_area(geometry: Any, crs: Any) -> float:
+    """Square metres of a geometry. What crosses 180 degrees has come apart, to both ends of the world."""
+    shape = shapely.geometry.shape(transform_geom(crs, EQUAL_AREA, geometry))
+    west, _, east, _ = shape.bounds
+    if east - west > WORLD / 2:
+        shape = shapely.transform(shape, lambda at: np.column_stack([at[:, 0] % WORLD, at[:, 1]]))
+    return float(shape.area)
+
+
 def polygons_of(mask: Path, crs: Any, smallest: float) -> Iterator[Polygon]:
     """The connected parts of a raster of 0 and 1 on disk, those of at least `smallest` square metres."""
     with rasterio.open(mask) as source:
         band = rasterio.band(source, 1)
         for geometry, _ in shapes(band, mask=band, connectivity=4, transform=source.transform):
-            area = float(shapely.geometry.shape(transform_geom(crs, EQUAL_AREA, geometry)).area)
+            area = _equal_area(geometry, crs)
             if area >= smallest:
                 yield Polygon(shapely.geometry.shape(geometry), area)
 

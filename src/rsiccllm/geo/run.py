@@ -25,6 +25,7 @@ from rsiccllm.geo.notes import cover_of, date_of, notes_of, sensor_of
 from rsiccllm.geo.polygons import UNNAMED, Polygon, polygons_of, write_geojson, write_geopackage
 from rsiccllm.geo.style import write_raster_style, write_vector_style
 from rsiccllm.geo.tiles import Tile, starts, unpack_cells
+from rsiccllm.geo.vrt import check_vrt
 from rsiccllm.geo.work import Job, groups_of, work
 from rsiccllm.journal import Journal
 from rsiccllm.model.checkpoint import weights_digest
@@ -51,6 +52,11 @@ class MapSettings:
     def __post_init__(self) -> None:
         if self.tile < 56 or not 0 <= self.overlap <= self.tile // 2:
             raise InputError("--tile: expected at least 56; --overlap: expected 0 to half of it")
+        for date in self.dates or ():
+            try:
+                datetime.fromisoformat(date)
+            except ValueError:
+                raise InputError(f"--dates: '{date}'; expected a date as 2023-06-01") from None
 
 
 def map_rasters(before: Path, after: Path, out: Path, model: str | None, settings: MapSettings) -> dict[str, Any]:
@@ -115,8 +121,10 @@ def _stamp(before: Path, after: Path, name: str, grid: Grid, settings: MapSettin
     """All that shapes a tile's caption; the rest may change between two calls."""
     files = {}
     for side, path in (("before", before), ("after", after)):
-        held = path.stat()
-        files[side] = {"path": str(path), "bytes": held.st_size, "written": held.st_mtime_ns}
+        read = [path, *(check_vrt(path) if path.suffix.lower() == ".vrt" else ())]
+        held = [file.stat() for file in read]
+        files[side] = {"path": str(path), "bytes": sum(one.st_size for one in held),
+                       "written": max(one.st_mtime_ns for one in held)}  # fmt: skip
     return {
         "schema": "rsiccllm.map.v2",
         "model": weights_digest(name),

@@ -62,6 +62,12 @@ def is_still(patch: Patch) -> bool:
     first, second = (mean[share > 0.5] for mean in means)  # [cells, 3]
     if not len(first):
         return True
+    # Both ways round: what is new on even ground is most of the contrast there is, and would be shrunk to the other's.
+    return _alike(first, second) and _alike(second, first)
+
+
+def _alike(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether `second`, with the light and contrast of `first`, is `first`. [cells, 3] both."""
     matched = (second - second.mean(0)) * (first.std(0) + 1e-3) / (second.std(0) + 1e-3) + first.mean(0)
     return bool(np.abs(matched - first).max() <= STILL)
 

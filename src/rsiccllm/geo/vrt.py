@@ -22,8 +22,11 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """How TIFF and BigTIFF files begin."""
 
 
-def check_vrt(path: Path, depth: int = 0) -> None:
-    """Raise InputError where a VRT names anything but TIFFs, or VRTs that do, in its own folder or below it."""
+def check_vrt(path: Path, depth: int = 0) -> list[Path]:
+    """The TIFFs and VRTs that a VRT reads.
+
+    Raises InputError where it names anything but TIFFs, or VRTs that do, in its own folder or below it.
+    """
     text = read_text(path)
     if len(text) > MAX_CHARACTERS or depth > DEEPEST:
         raise InputError(f"{path}: too long, or nested too deeply, for a VRT")
@@ -35,13 +38,15 @@ def check_vrt(path: Path, depth: int = 0) -> None:
         raise InputError(f"{path}: not valid XML ({error})") from None
     except RecursionError:
         raise InputError(f"{path}: XML is nested too deeply") from None
+    sources: list[Path] = []
     for element in root.iter():
         if element.tag in _REFUSED:
             raise InputError(f"{path}: holds <{element.tag}>, which is not read; expected mosaics of TIFFs alone")
         if element.tag in {"SourceFilename", "SourceDataset"}:
             if element.tag == "SourceFilename" and element.get("relativeToVRT", "0") != "1":
                 raise InputError(f"{path}: names '{element.text}' not relative to itself; expected files beside it")
-            _check_source(path, (element.text or "").strip(), depth)
+            sources += _check_source(path, (element.text or "").strip(), depth)
+    return sources
 
 
 _REFUSED = {"PixelFunctionType", "PixelFunctionLanguage", "PixelFunctionCode", "OverviewFile", "GDALWarpOptions",
@@ -49,7 +54,7 @@ _REFUSED = {"PixelFunctionType", "PixelFunctionLanguage", "PixelFunctionCode", "
 """What lets a VRT run code, or read files by other names."""
 
 
-def _check_source(path: Path, name: str, depth: int) -> None:
+def _check_source(path: Path, name: str, depth: int) -> list[Path]:
     source = inside(path.parent, name)
     try:
         with source.open("rb") as handle:
@@ -57,7 +62,7 @@ def _check_source(path: Path, name: str, depth: int) -> None:
     except OSError as error:
         raise InputError(f"{source}: named in {path.name}, cannot be read ({error.strerror})") from None
     if begin in _TIFF:
-        return
+        return [source]
     if source.suffix.lower() != ".vrt":
         raise InputError(f"{source}: named in {path.name}, is no TIFF")
-    check_vrt(source, depth + 1)
+    return [source, *check_vrt(source, depth + 1)]

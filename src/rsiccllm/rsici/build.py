@@ -129,11 +129,12 @@ def first_asks(
 ) -> tuple[list[Ask], int]:
     """The first `keep` asks that a build would put to its teacher now, and how many there are in the first round.
 
-    Images are placed in `out` (a build finds them there), nothing is asked and no list is written. Raises InputError
-    like `build_rsici`.
+    Images are placed in `out` (a build finds them there), which is bound to these settings; nothing is asked and no
+    list is written. Raises InputError like `build_rsici`.
     """
-    _held(out, _wanted(specs, teacher, settings))
-    build, _ = _begin(specs, out, teacher, settings, None)
+    wanted = _wanted(specs, teacher, settings)
+    held = _held(out, wanted)  # what is placed and compared here must be what the build would
+    build, _ = _begin(specs, out, teacher, settings, None if held else wanted)
     asks: list[Ask] = []
     number = 0
     for number, ask in enumerate(build.open_asks(), start=1):

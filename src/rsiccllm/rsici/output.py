@@ -21,6 +21,7 @@ SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("schema", "id", "pair", "split", "source", "task")),
         *((name, pa.string()) for name in ("before", "after", "mask")),
+        ("coded_mask", pa.bool_()),
         ("changed", pa.bool_()),
         ("history", pa.list_(_TURN)),
         ("prompt", pa.string()),

@@ -154,7 +154,8 @@ def instructions(
         swapped = random.Random(f"order:{key}").random() < 0.5
         more: dict[str, Any] = {"facts": None}
         if swapped:
-            more |= {"before": pair.after, "after": pair.before}
+            # What a coded mask says came has gone.
+            more |= {"before": pair.after, "after": pair.before, "coded_mask": False}
         answer = f"The {'second' if swapped else 'first'} image is the earlier one."
         yield record("order", ask("order", change=change), _ours(answer), **more)
     if settings.wants("dialogue", pair.id):

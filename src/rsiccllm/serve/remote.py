@@ -23,10 +23,20 @@ def public_address(host: str, port: int, name: str) -> str:
         raise InputError(f"{name}: no address is known for its host") from None
     for address in found:
         known = ipaddress.ip_address(address.partition("%")[0])
-        inner = getattr(known, "ipv4_mapped", None) or getattr(known, "sixtofour", None)
+        inner = getattr(known, "ipv4_mapped", None) or getattr(known, "sixtofour", None) or _translated(known)
         if not known.is_global or known.is_multicast or (inner is not None and not inner.is_global):
             raise InputError(f"{name}: its host is at an address that is not public; such are never fetched")
     return sorted(found)[0]
+
+
+def _translated(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that a NAT64 (RFC 6052) or an IPv4-compatible one stands for."""
+    if not any(address in network for network in _TRANSLATED):
+        return None
+    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+
+
+_TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::/96")))
 
 
 def fetch(url: str, name: str, max_bytes: int, seconds: float) -> bytes:

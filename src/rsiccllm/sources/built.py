@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rsiccllm.files import read_jsonl
 from rsiccllm.records import PAIRS, ImagePair
-from rsiccllm.sources.base import Fault, Source, is_file, refuse
+from rsiccllm.sources.base import ChangeMask, Fault, Source, is_file, refuse
 
 
 class RSICI(Source):
@@ -20,6 +20,11 @@ class RSICI(Source):
         if not (root / PAIRS).is_file():
             raise self.absent(root, f"no {PAIRS}")
         super().__init__(root, _present(root, fault), fault)
+
+    def classes(self, pair: ImagePair) -> ChangeMask | None:
+        """The mask; None for an empty one of a pair whose flag is open: it may have been a mask of buildings alone."""
+        mask = super().classes(pair)
+        return None if mask is not None and pair.changed is None and not mask.values.any() else mask
 
 
 def _present(root: Path, fault: Fault) -> Iterator[ImagePair]:

@@ -123,6 +123,14 @@ class ChangeChat(Source):
             fault(f"{where}: field 'changeflag': expected 0 or 1, got {entry.changeflag}")
             return
         pair = found.setdefault(key, _Pair(split, entry.changeflag))
+        if pair.split != split:
+            fault(f"{where}: its images are in split '{pair.split}' already, here in '{split}'")
+            return
+        if pair.flag is None:
+            pair.flag = entry.changeflag
+        elif entry.changeflag not in {None, pair.flag}:
+            fault(f"{where}: field 'changeflag': {entry.changeflag}, elsewhere {pair.flag} for the same images")
+            return
         if isinstance(entry, CaptionTest):
             pair.captions.update((" ".join(text.split()), None) for text in entry.captions if text.strip())
         elif not turns:

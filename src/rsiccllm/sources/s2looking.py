@@ -37,15 +37,17 @@ class S2Looking(SplitFolders):
         whole = super().classes(pair)
         if whole is None or pair.mask is None:
             return whole
-        values = whole.values * BOTH
-        for value, folder in ((BUILT, "label1"), (DEMOLISHED, "label2")):
+        ways = []
+        for folder in ("label1", "label2"):
             path = pair.mask.replace("/label/", f"/{folder}/")
             if not is_file(self.root / path):
                 return whole
             other = open_mask(inside(self.root, path))
-            if other.shape != values.shape:
+            if other.shape != whole.values.shape:
                 return whole
-            values = np.where(other, np.uint8(value), values)
+            ways.append(other)
+        new, old = ways
+        values = np.where(new & old, BOTH, np.where(new, BUILT, np.where(old, DEMOLISHED, whole.values * BOTH)))
         built = Known("building", "appear", "build")
         gone = Known("building", "disappear", "remove")
-        return ChangeMask(values, {BUILT: (built,), DEMOLISHED: (gone,), BOTH: (Known("building"),)})
+        return ChangeMask(values.astype(np.uint8), {BUILT: (built,), DEMOLISHED: (gone,), BOTH: (Known("building"),)})

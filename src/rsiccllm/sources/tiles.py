@@ -48,7 +48,9 @@ class Tiles(Source):
                 for left in columns:
                     name = f"{pair.id}_{top:04d}_{left:04d}"
                     self._corner[name] = (pair, top, left)
-                    yield pair.model_copy(update={"id": name})
+                    # That something changed in the whole says nothing of a part.
+                    changed = None if pair.changed else pair.changed
+                    yield pair.model_copy(update={"id": name, "changed": changed})
 
     def is_tile(self, pair: ImagePair) -> bool:
         """Whether the pair is a part of a larger one, so that its files cannot be linked."""

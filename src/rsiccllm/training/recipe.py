@@ -129,7 +129,8 @@ class DifferenceRecipe(Recipe):
 
     crop: learn from square parts of so many pixels of the processed image, a multiple of a token's side, most of them
     on a change; None takes whole images. nuisance: how far light, colour, sharpness, texture and registration are
-    moved at random, each date on its own (training/nuisance.py); 0 leaves the images as they are.
+    moved at random, each date on its own and in every epoch the same (training/nuisance.py); 0 leaves the images as
+    they are.
     """
 
     stage: Literal["difference"] = "difference"
@@ -227,8 +228,8 @@ class SFTRecipe(AnswerRecipe):
     """Supervised fine-tuning. variant: the difference path (docs/choices.md); map_weight, fact_weight: weights of
     the losses that teach it where (from masks) and what (from facts) changed, beside the answers' own.
     turns: show each pair turned or mirrored in one of eight ways, with the places in its captions turned along; an
-    epoch stays as many updates as without.
-    nuisance: as for DifferenceRecipe.
+    epoch stays as many updates as without, drawn with their turns from all: some pairs come twice, some not.
+    nuisance: as for DifferenceRecipe; a pair is disturbed in one way, and with `turns` in one way each.
     texture_stride: pixels a side of the cells that vote in the paper's Hough transform (variants "paper" and its
     ablations); it divides a token's side. None: 4, or as the checkpoint has it.
     depths: layers of the vision tower, from 0, that a fresh change map (variant "ours") reads beside the tower's end.

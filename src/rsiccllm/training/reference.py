@@ -55,6 +55,7 @@ def header_of(recipe: DNPORecipe, checkpoint: str, dataset: PairDataset) -> dict
         "min_pixels": recipe.min_pixels,
         "max_pixels": recipe.max_pixels,
         "bf16": recipe.bf16,
+        "frozen": "4 bit" if recipe.load_in_4bit else "bf16" if recipe.bf16 and recipe.lora_rank else "float32",
         "rows": len(dataset),
     }
 

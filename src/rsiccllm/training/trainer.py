@@ -301,7 +301,7 @@ def part_of(name: str) -> str:
 
 
 def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
-    """The Trainer's settings for a recipe. views: ways to see each pair; an epoch is one of them of each."""
+    """The Trainer's settings for a recipe. views: ways to see each pair; an epoch is as many rows as pairs."""
     if not torch.cuda.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized():
         # Here, because transformers hands ddp_timeout on for GPUs alone.
         dist.init_process_group("gloo", timeout=timedelta(seconds=recipe.process_timeout))

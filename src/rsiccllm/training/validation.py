@@ -153,7 +153,9 @@ class Validation(TrainerCallback):
 
     def _evaluate(self, model: Any, state: TrainerState) -> None:
         """Every process does it, so that all stop together; the first one writes."""
-        with evaluating(model) as plain:
+        # Beneath the adapters' wrapper accelerate's autocast is gone with it.
+        kind = model.device.type
+        with evaluating(model) as plain, torch.autocast(kind, torch.bfloat16, enabled=self.recipe.bf16):
             found = {"step": float(state.global_step), **self._generate(plain), "log_prob": self._log_prob(plain)}
         self.history.append(found)
         if not state.is_world_process_zero:

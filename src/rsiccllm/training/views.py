@@ -57,7 +57,8 @@ class Views(Dataset):
 
     @property
     def times(self) -> int:
-        """How many ways each pair is seen in: an epoch sees each pair once, in one of them."""
+        """How many ways each pair is seen in: an epoch sees as many pairs as there are, drawn with
+        their ways from all of them: some twice, about a third not at all."""
         return len(self.views)
 
     @property

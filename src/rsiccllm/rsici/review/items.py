@@ -56,7 +56,9 @@ class Review(Items):
         self.reviews = read_reviews(root, self.records)
         self._before: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         if (root / REJECTED).exists():
-            for number, line in enumerate(read_text(root / REJECTED).splitlines(), start=1):
+            for number, line in enumerate(read_text(root / REJECTED).split("\n"), start=1):
+                if not line:
+                    continue
                 try:
                     note = json.loads(line)
                     self._before[note["pair"], note["task"]].append(note)
