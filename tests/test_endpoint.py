@@ -189,6 +189,16 @@ def test_what_no_further_request_can_mend_stops_at_once(tmp_path: Path, monkeypa
             assert len(server.requests) <= 8
 
 
+def test_no_part_of_a_key_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that an endpoint sends back across the place where a message is cut."""
+    monkeypatch.setenv("MY_KEY", "sk-secret-123")
+    server = ChatServer(lambda n, r: Act(b"<html>" + b"x" * 185 + b" sk-secret-123 </html>", 401))
+    with server, Client(quick(server, key_variable="MY_KEY"), tmp_path / "j") as client:
+        with pytest.raises(InputError) as caught:
+            list(client.ask_all([ask(0)]))
+        assert "sk-" not in str(caught.value)
+
+
 def test_the_key_goes_into_the_header_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "sk-secret-123")
 

@@ -118,7 +118,12 @@ def test_a_journal_goes_on_and_refuses_what_is_not_its_own(run, folders: Folders
     assert [line["id"] for line in lines] == list("abcde")
     assert [line for line in lines if line["id"] != "c"] == [json.loads(line) for line in first.splitlines()]
     assert run(*folders, "--jsonl", journal, "--json")[1] == second  # nothing left to do, the same result
-    for extra, message in ((["--long"], "was made with asked 'caption'"), ([], "stands for other images")):
+    for extra, message in (
+        (["--long"], "was made with asked 'caption'"),
+        (["--candidates", "3"], "was made with answers 'usual', this command has 3"),
+        (["--resize"], "was made with resize False"),
+        ([], "stands for other images"),
+    ):
         pair = folders if extra else (folders[1], folders[0])
         status, _, err = run(*pair, "--jsonl", journal, *extra)
         assert status == 2

@@ -318,6 +318,11 @@ def test_cheap_tests_and_packing() -> None:
     assert is_still(Patch(before, before, whole))
     assert is_still(Patch(before, np.clip(before * 0.7 + 30, 0, 255).astype(np.uint8), whole))  # light alone
     assert not is_still(Patch(before, after, whole))
+    field = np.full((256, 256, 3), 120, np.uint8) + np.random.default_rng(0).integers(0, 2, (256, 256, 3), np.uint8)
+    hall = field.copy()
+    hall[64:192, 64:192] += 80  # most of what contrast there is
+    for first, second in ((field, hall), (hall, field)):
+        assert not is_still(Patch(first, second, np.ones((256, 256), bool)))
     nearly = whole.copy()
     nearly[: int(0.85 * SIDE)] = False
     assert is_empty(Patch(before, after, nearly))

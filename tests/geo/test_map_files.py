@@ -19,6 +19,7 @@ import rasterio
 import shapely
 from pyproj import Geod
 from rasterio.transform import from_origin
+from rasterio.warp import transform as warp_points
 from rasterio.warp import transform_geom
 
 from rsiccllm.facts import Object
@@ -74,6 +75,17 @@ def test_equal_area_holds_at_every_latitude(tmp_path: Path, latitude: float) -> 
     side = 6_371_007 * math.radians(1e-3)
     assert polygon.area == pytest.approx(side**2 * math.cos(math.radians(latitude)), rel=0.01)
     assert polygon.area == pytest.approx(abs(Geod(ellps="WGS84").geometry_area_perimeter(polygon.shape)[0]), rel=1e-5)
+
+
+def test_an_area_across_180_degrees(tmp_path: Path) -> None:
+    zone = rasterio.CRS.from_epsg(32760)  # its middle is 177 degrees east
+    path = tmp_path / "mask.tif"
+    (east,), (north,) = warp_points("EPSG:4326", zone, [180.0], [-17.0])
+    with rasterio.open(path, "w", driver="GTiff", width=10, height=10, count=1, dtype="uint8", crs=zone,
+                       transform=from_origin(east - 25, north, 5, 5)) as raster:  # fmt: skip
+        raster.write(np.ones((10, 10), np.uint8), 1)
+    (polygon,) = polygons_of(path, zone, 0)
+    assert polygon.area == pytest.approx(2500, rel=0.01)
 
 
 def program(name: str, *arguments: object) -> str:

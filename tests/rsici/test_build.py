@@ -18,7 +18,7 @@ from rsiccllm.files import read_jsonl
 from rsiccllm.records import INSTRUCTIONS, PAIRS, ImagePair, Instruction
 from rsiccllm.rsici.build import BuildSettings, build_rsici, preset_of
 from rsiccllm.rsici.command import build_by_rules, task_settings
-from rsiccllm.rsici.output import split_name
+from rsiccllm.rsici.output import SCHEMA, split_name
 from rsiccllm.rsici.place import safe_name
 from rsiccllm.rsici.prompts import teacher_prompt
 from rsiccllm.rsici.tasks import TASKS, TaskSettings
@@ -315,6 +315,23 @@ def test_splits_have_names_that_datasets_takes(split: str, name: str) -> None:
 
     assert split_name(split) == name
     assert str(datasets.NamedSplit(name)) == name
+
+
+def test_an_empty_mask_of_buildings_never_comes_to_say_that_nothing_changed(tmp_path: Path) -> None:
+    """Not even through a set that was built: what its masks leave out is not known there."""
+    for side, value in (("A", 60), ("B", 90), ("label", 0)):
+        (tmp_path / "set" / "train" / side).mkdir(parents=True)
+        Image.fromarray(np.full((64, 64), value, np.uint8)).save(tmp_path / "set" / "train" / side / "train_1.png")
+    tasks = BuildSettings(TaskSettings(("where",)))
+    build_rsici([f"levir-cd:{tmp_path / 'set'}"], tmp_path / "one", settings=tasks)
+    (pair,) = open_source(f"rsici:{tmp_path / 'one'}").pairs
+    assert pair.changed is None
+    with pytest.raises(InputError):  # there is nothing to be said
+        build_rsici([f"rsici:{tmp_path / 'one'}"], tmp_path / "two", settings=BuildSettings(TaskSettings(("changed",))))
+
+
+def test_parquet_has_every_field() -> None:
+    assert SCHEMA.names == [field.alias or name for name, field in Instruction.model_fields.items()]
 
 
 def test_several_sets_and_tiles(tmp_path: Path) -> None:

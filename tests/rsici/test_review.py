@@ -57,7 +57,7 @@ def root(tmp_path: Path) -> Path:
         "gate": "leak",
         "reason": "leak",
         "detail": "mask",
-        "text": "<i>",
+        "text": "<i> a line \u2028 and another",
     }
     write_jsonl(tmp_path / "rejected.jsonl", [note])
     return tmp_path

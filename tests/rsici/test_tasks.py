@@ -117,8 +117,10 @@ def test_a_pair_without_a_change() -> None:
 def test_order_swaps_the_images_of_half_the_pairs() -> None:
     answers = Counter()
     for number in range(200):
-        record = made(two_regions(), PAIR.model_copy(update={"id": f"p{number}"}))["order"]
+        pair = PAIR.model_copy(update={"id": f"p{number}", "coded_mask": True})
+        record = made(two_regions(), pair)["order"]
         swapped = record.before == PAIR.after
+        assert not (swapped and record.coded_mask), "the codes would say that what came has gone"
         assert record.answers == [f"The {'second' if swapped else 'first'} image is the earlier one."]
         assert "built" in record.prompt or "constructed" in record.prompt or "appeared" in record.prompt
         answers[swapped] += 1

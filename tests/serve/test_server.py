@@ -297,7 +297,7 @@ def test_a_key(captioner: Captioner, pair: tuple[str, str], monkeypatch: pytest.
 
 def test_private_addresses_are_never_fetched() -> None:
     for host in ("127.0.0.1", "localhost", "10.0.0.8", "192.168.1.1", "169.254.169.254", "::1", "fd00::1", "0.0.0.0",
-                 "::ffff:127.0.0.1", "100.64.0.1", "2002:7f00:1::"):  # fmt: skip
+                 "::ffff:127.0.0.1", "100.64.0.1", "2002:7f00:1::", "64:ff9b::a00:1", "::7f00:1"):  # fmt: skip
         with pytest.raises(InputError, match="not public"):
             public_address(host, 80, "image 1")
     for url in ("http://user@8.8.8.8/x", "ftp://8.8.8.8/x", "http://"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,6 +186,24 @@ def test_changechat_gathers_the_entries_of_a_pair(tmp_path: Path) -> None:
         [("Have these two images changed? Answer yes or no.", "yes")],
         [("What was built?", "Two houses."), ("Where?", "In the top left.")],
     ]
+
+
+def test_changechat_never_mixes_splits(tmp_path: Path) -> None:
+    fakes.changechat(tmp_path)
+    other = [{"image_A": "train/A/train_000001.png", "image_B": "train/B/train_000001.png", "captions": ["x"]}]
+    (tmp_path / "more_test.json").write_text(json.dumps(other), encoding="utf-8")
+    with pytest.raises(InputError, match=r"entry 0: its images are in split 'train' already, here in 'test'"):
+        open_source(f"changechat:{tmp_path}")
+
+
+def test_a_part_of_a_changed_pair_may_be_unchanged(tmp_path: Path) -> None:
+    fakes.folder(tmp_path)
+    source = open_source(f"folder:{tmp_path}")
+    for flag, told in ((True, None), (False, False)):
+        source.pairs = [pair.model_copy(update={"changed": flag, "captions": []}) for pair in source.pairs]
+        tiles = [pair for pair in Tiles(source, 28).pairs if "_" in pair.id]
+        assert tiles
+        assert {pair.changed for pair in tiles} == {told}
 
 
 def test_tiles_cover_every_pixel_and_keep_their_masks(tmp_path: Path) -> None:

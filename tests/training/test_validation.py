@@ -94,6 +94,17 @@ def recipe_for(checkpoint: Path, data: Path, out: Path, **fields: Any) -> DNPORe
     return DNPORecipe(model=str(checkpoint), data=data / "rsicp", out=out, **fields)
 
 
+@pytest.mark.parametrize("variant", ["ours", "paper"])
+def test_it_is_evaluated_in_the_precision_it_trains_in(
+    tiny_checkpoints: dict[str, Path], data: Path, tmp_path: Path, variant: Any
+) -> None:
+    recipe = SFTRecipe(model=str(tiny_checkpoints["qwen2_5_vl"]), data=data / "rsici", out=tmp_path / "out",
+                       variant=variant, validation=data / "rsici", bf16=True, lora_rank=2, train_vision=False,
+                       **{**COMMON, "max_steps": 2})  # fmt: skip
+    train_sft(recipe)
+    assert [entry["step"] for entry in read_evaluations(recipe.out)] == [0, 2]
+
+
 def test_a_run_keeps_its_best_and_goes_on_after_a_kill(
     tiny_checkpoints: dict[str, Path], data: Path, tmp_path: Path
 ) -> None:
