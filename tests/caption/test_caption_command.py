@@ -122,12 +122,15 @@ def test_a_journal_goes_on_and_refuses_what_is_not_its_own(run, folders: Folders
         (["--long"], "was made with asked 'caption'"),
         (["--candidates", "3"], "was made with answers 'usual', this command has 3"),
         (["--resize"], "was made with resize False"),
+        (["--overlay", tmp_path / "maps"], "holds 'a', whose picture was not drawn"),
         ([], "stands for other images"),
     ):
         pair = folders if extra else (folders[1], folders[0])
         status, _, err = run(*pair, "--jsonl", journal, *extra)
         assert status == 2
         assert message in err
+    (folders[0] / "b.png").touch()
+    assert "the images of 'b' were written anew since" in run(*folders, "--jsonl", journal)[2]
     journal.write_text('{"a": 1}\n')
     assert run(*folders, "--jsonl", journal)[0] == 2
 

@@ -49,6 +49,8 @@ def test_a_name_that_looks_like_a_number_stays_a_name(tmp_path: Path) -> None:
         ("variant: best", "field 'variant'.*'none'"),
         ("learning_rate: -1", "field 'learning_rate'"),
         ("min_pixels: 90000\nmax_pixels: 1000", "min_pixels=90000 is over max_pixels=1000"),
+        ("train_vision: false\nvision_learning_rate: 1e-5", "nothing would learn at it"),
+        ("train_vision: false\nmerger_learning_rate: 1e-5", "nothing would learn at it"),
         ("use_dora: true", "use_dora=true needs adapters: set lora_rank"),
         ("load_in_4bit: true", "load_in_4bit=true needs adapters"),
         ("attention: flash_attention_2", "takes no mask of one's own and no float32; set share=cache, bf16=true"),

@@ -124,6 +124,7 @@ class Job:
                     if self.wanted.overlay is not None:
                         self._draw(item, opened[item.id], result)
                     line = {"id": item.id, "before": str(item.before), "after": str(item.after), **result.to_dict()}
+                    stamp = {**stamp, "written": _written(item)}
                     if self.wanted.candidates is None:
                         line.pop("candidates", None)  # shown where they were asked for
                     if journal is not None:
@@ -144,11 +145,14 @@ class Job:
 
     def _draw(self, item: Item, pair: OpenedPair, result: Caption) -> None:
         from rsiccllm.caption.overlay import draw_overlay
+
+        draw_overlay(pair, result.change_map, self._picture(item))
+
+    def _picture(self, item: Item) -> Path:
         from rsiccllm.rsici.place import safe_name
 
-        path = self.wanted.overlay
-        assert path is not None
-        draw_overlay(pair, result.change_map, path if self.single else path / f"{safe_name(item.id)}.png")
+        assert self.wanted.overlay is not None
+        return self.wanted.overlay if self.single else self.wanted.overlay / f"{safe_name(item.id)}.png"
 
     def _stamp(self, name: str) -> dict[str, Any]:
         """What every line of the journal says of how it was made; lines of another making are not mixed with ours."""
@@ -176,8 +180,21 @@ class Job:
             item = items.get(line["id"])
             if item is not None and (line.get("before"), line.get("after")) != (str(item.before), str(item.after)):
                 raise InputError(f"{journal.path}: '{item.id}' stands for other images there; choose another --jsonl")
-            known[line["id"]] = {key: value for key, value in line.items() if key not in stamp}
+            if item is not None and line.get("written") != _written(item):
+                raise InputError(
+                    f"{journal.path}: the images of '{item.id}' were written anew since; choose another --jsonl"
+                )
+            if item is not None and self.wanted.overlay is not None and not self._picture(item).exists():
+                raise InputError(
+                    f"{journal.path}: holds '{item.id}', whose picture was not drawn; choose another --jsonl to draw it"
+                )
+            known[line["id"]] = {key: value for key, value in line.items() if key not in {*stamp, "written"}}
         return known
+
+
+def _written(item: Item) -> list[int]:
+    """When each image of a pair was written, nanoseconds; 0 for one that is not there."""
+    return [path.stat().st_mtime_ns if path.is_file() else 0 for path in (item.before, item.after)]
 
 
 def shown(line: dict[str, Any], single: bool) -> str:

@@ -202,6 +202,10 @@ class AnswerRecipe(Recipe):
 
     @model_validator(mode="after")
     def _adapters(self) -> AnswerRecipe:
+        if self.vision_learning_rate is not None and not self.train_vision:
+            raise ValueError("vision_learning_rate: with train_vision=false nothing would learn at it")
+        if self.merger_learning_rate is not None and not (self.train_vision or self.train_merger):
+            raise ValueError("merger_learning_rate: with train_vision and train_merger false nothing would learn at it")
         for name in ("use_dora", "load_in_4bit"):
             if getattr(self, name) and self.lora_rank is None:
                 raise ValueError(f"{name}=true needs adapters: set lora_rank")
