@@ -124,11 +124,10 @@ class Job:
                     if self.wanted.overlay is not None:
                         self._draw(item, opened[item.id], result)
                     line = {"id": item.id, "before": str(item.before), "after": str(item.after), **result.to_dict()}
-                    stamp = {**stamp, "written": _written(item)}
                     if self.wanted.candidates is None:
                         line.pop("candidates", None)  # shown where they were asked for
                     if journal is not None:
-                        journal.append({**line, **stamp})
+                        journal.append({**line, **stamp, "written": _written(item)})
                     yield Outcome(item, line)
                 else:
                     yield Outcome(item, known[item.id])
