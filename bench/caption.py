@@ -2,6 +2,10 @@
 server and `transformers serve` under the same load of concurrent requests, with the times of single requests.
 
     python bench/caption.py [--model MODEL] [--pairs 96] [--requests 128] [--flight 16]
+    python bench/caption.py --cold 5
+
+--cold: instead, seconds from the start of a new process to its end, for one pair: `rsiccllm caption` as it answers by
+default and once, and the plain loop as a script; in turns, so many of each.
 
 Each way is warmed first, and the loop and the batches take turns, the best of --rounds rounds each. Beside captions a
 second the processor time of each is printed, which says more on a machine that others use. The answers of every way are
@@ -138,6 +142,49 @@ def waiting(server: subprocess.Popen[str], port: int) -> str | None:
     return "did not answer within 120 s"
 
 
+SCRIPT = """
+import sys, torch
+from PIL import Image
+from rsiccllm.model.processor import load_processor
+from rsiccllm.model.vlm import load_model
+name, prompt, limit, *images = sys.argv[1:]
+processor, model = load_processor(name), load_model(name)
+text = processor.prompt_text(prompt, 2)
+inputs = processor(text=[text], images=[[Image.open(image) for image in images]], return_tensors="pt")
+with torch.inference_mode():
+    output = model.eval().generate(**inputs, max_new_tokens=int(limit), do_sample=False)
+print(processor.batch_decode(output[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)[0].strip())
+"""
+"""The loop for one pair, as a program of its own."""
+
+
+def cold(name: str, pair: OpenedPair, times: int) -> None:
+    """Print a line a way: the median and the ends of its times from a cold start, and what it said."""
+    with tempfile.TemporaryDirectory() as folder:
+        images = [f"{folder}/{date}.png" for date in ("before", "after")]
+        for image, path in zip((pair.before, pair.after), images, strict=True):
+            image.save(path)
+        command = [sys.executable, "-m", "rsiccllm.cli", "caption", *images, "--model", name]
+        ways = {
+            "rsiccllm caption": command,
+            "rsiccllm caption --candidates 1": [*command, "--candidates", "1"],
+            "a script with generate": [
+                sys.executable, "-c", SCRIPT, name, PROMPTS["caption"], str(LONGEST["caption"]), *images
+            ],
+        }  # fmt: skip
+        took: dict[str, list[float]] = {way: [] for way in ways}
+        said = {}
+        for _ in range(times):
+            for way, words in ways.items():
+                begin = time.perf_counter()
+                done = subprocess.run(words, check=True, capture_output=True, text=True)
+                took[way].append(time.perf_counter() - begin)
+                said[way] = done.stdout.strip()
+    for way, seconds in took.items():
+        seconds.sort()
+        print(f"{way:<32}{seconds[len(seconds) // 2]:>7.2f} s   {seconds[0]:.2f} to {seconds[-1]:.2f}   {said[way]}")
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port: int = held.getsockname()[1]
@@ -155,10 +202,14 @@ def main() -> None:
     parser.add_argument("--flight", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-servers", action="store_true")
+    parser.add_argument("--cold", type=int, default=0, metavar="TIMES")
     options = parser.parse_args()
     name = str(Path(model_name(options.model)).resolve())
     source = open_source(options.data)
     pairs = [source.open(pair) for pair in source.select("test")[: options.pairs]]
+    if options.cold:
+        cold(name, pairs[0], options.cold)
+        return
     captioner = Captioner.load(name)
     print(f"{len(pairs)} pairs of {pairs[0].before.size[0]} px, {torch.get_num_threads()} threads, "
           f"{captioner.model.device}, load of the machine {os.getloadavg()[0]:.1f}")  # fmt: skip

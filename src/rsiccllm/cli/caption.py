@@ -49,10 +49,11 @@ def caption(
     """
     import json as json_module
 
-    from rsiccllm.caption.job import Job, Wanted, shown
+    from rsiccllm.caption.job import Job, Wanted, shown, uncollected
 
     job = Job(before, after, Wanted(long, ask, candidates, resize, batch_size, overlay, jsonl))
-    quiet()
+    with uncollected():
+        quiet()
     failed = 0
     for outcome in job.run(model):
         if outcome.line is None:
