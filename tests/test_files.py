@@ -12,7 +12,17 @@ import pytest
 from pydantic import BaseModel
 
 from rsiccllm.errors import InputError
-from rsiccllm.files import atomic_write, inside, read_json, read_jsonl, read_text, sha256, write_json, write_jsonl
+from rsiccllm.files import (
+    atomic_write,
+    inside,
+    link_or_copy,
+    read_json,
+    read_jsonl,
+    read_text,
+    sha256,
+    write_json,
+    write_jsonl,
+)
 from rsiccllm.records import ImagePair
 
 
@@ -205,3 +215,17 @@ def test_a_long_list_is_read_from_its_shards_in_order(tmp_path: Path) -> None:
     (tmp_path / "pairs-00001.jsonl").unlink()
     with pytest.raises(InputError, match=r"pairs-00001.jsonl: no such file, though later parts of pairs.jsonl"):
         read_jsonl(tmp_path / "pairs.jsonl", ImagePair)
+
+
+def test_a_link_that_went_stale_is_replaced(tmp_path: Path) -> None:
+    first, second, same, target = (tmp_path / name for name in ("first", "second", "same", "into/target"))
+    first.write_bytes(b"one")
+    second.write_bytes(b"two")
+    same.write_bytes(b"two")
+    link_or_copy(first, target)
+    assert target.samefile(first)
+    link_or_copy(second, target)
+    assert target.samefile(second)
+    link_or_copy(same, target)
+    assert target.samefile(second), "the same bytes stay"
+    assert first.read_bytes() == b"one"

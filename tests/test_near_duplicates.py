@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsiccllm.near_duplicates import Item, find_near_duplicates
+from rsiccllm.near_duplicates import Item, blind, find_near_duplicates
 from rsiccllm.near_duplicates.images import Signature, candidates, overlap, sign
 from rsiccllm.near_duplicates.report import report_near_duplicates
 from rsiccllm.near_duplicates.texts import Alike, _candidates, alike, words_of
@@ -247,3 +247,38 @@ def test_levir_cd_and_levir_cc_share_their_images(shared_data: Path, tmp_path: P
         assert all(m.overlap.share > 0.95 and m.overlap.scale == pytest.approx(scale, abs=0.02) for m in matches)
     assert len(found.images) == 30, "something else was taken for the same image"
     assert {items[item][1].id for item in found.training_leaks()} == {pair.id for pair in of_first}
+
+
+def test_of_hundreds_of_texts_that_are_nearly_one_the_last_is_found() -> None:
+    words = [f"word{place}" for place in range(60)]
+    texts = [(item, " ".join([*words[:30], f"other{item}", *words[31:]])) for item in range(400)]
+    assert any(399 in one.items for one in alike(texts))
+
+
+def test_a_date_that_stands_in_a_hundred_pairs_hides_no_cut_of_itself(tmp_path: Path) -> None:
+    """A time series: one first date, many later ones, and a cut of the first in the test split."""
+    source = open_source("scenes:2,seed=9")
+    first, later = source.open(source.pairs[0])[:2]
+    random = np.random.default_rng(0)
+    for index in range(80):
+        noise = random.integers(0, 40, (*later.size[::-1], 3), np.uint8)
+        save(tmp_path / "train", f"a{index}", first, Image.fromarray(np.asarray(later) // 2 + noise))
+    side = first.size[0]
+    cut = first.crop((20, 20, side - 20, side - 20))
+    other = source.open(source.pairs[1]).before.crop((20, 20, side - 20, side - 20))
+    save(tmp_path / "test", "b0", cut, other)
+    built = open_source(f"levir-cd:{tmp_path}")
+    found = find_near_duplicates([(built, pair) for pair in built.pairs])
+    assert len(found.training_leaks()) == 80
+
+
+def test_a_source_without_images_hides_no_other(tmp_path: Path) -> None:
+    source = open_source("scenes:3,seed=9")
+    for split, name in (("train", "a"), ("test", "b")):
+        opened = source.open(source.pairs[0])
+        save(tmp_path / split, name, opened.before, opened.after)
+    built, texts = open_source(f"levir-cd:{tmp_path}"), Texts({"train": [LONG]})
+    items: list[Item] = [(each, pair) for each in (texts, built) for pair in each.pairs]
+    found = find_near_duplicates(items)
+    assert [(match.first, match.second) for match in found.images] == [(1, 2)]
+    assert blind(items) == ["texts:., train"]

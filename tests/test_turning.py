@@ -88,3 +88,16 @@ def test_captions_of_people(shared_data: Path) -> None:
         wrong += parse(turn_caption(caption, turn)).facts != [turn_fact(fact, turn) for fact in facts]
     assert placed > 500
     assert wrong / placed < 0.01
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("many cars have left the parking lot on the left", "many cars have left the parking lot on the right"),
+        ("houses are built right next to the road", "houses are built right next to the road"),
+        ("a house is built on the right near the road", "a house is built on the left near the road"),
+        ("a house stands at the lower right by the road", "a house stands at the lower left by the road"),
+    ],
+)
+def test_left_and_right_that_name_no_place_stay(caption: str, expected: str) -> None:
+    assert turn_caption(caption, "flip_left_right") == expected

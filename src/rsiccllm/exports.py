@@ -64,6 +64,9 @@ def write_export(root: Path, listed: str, records: Sequence[Record], form: Form[
         samples = [sample for record in records if record.split == split for sample in form.samples(record)]
         _write(out, form.name, split, samples)
         counts[split] = len(samples)
+    pattern: str = _list_of(Path(), form.name, "*").as_posix()
+    for stale in {*out.glob(pattern)} - {_list_of(out, form.name, split) for split in counts}:
+        stale.unlink()  # of an earlier export, of other records
     if form.name == "llama-factory":
         name = form.title.lower()
         info = {f"{name}_{split}": {"file_name": f"{split}.json", **form.columns} for split in counts}
@@ -102,10 +105,12 @@ def _claim(out: Path, form: Form[Any]) -> None:
         )
 
 
+def _list_of(out: Path, form: str, split: str) -> Path:
+    """The file of a split's samples."""
+    if form == "trl":
+        return out / split / "metadata.jsonl"
+    return out / f"{split}.{'jsonl' if form == 'ms-swift' else 'json'}"
+
+
 def _write(out: Path, form: str, split: str, samples: list[dict[str, Any]]) -> None:
-    if form in {"llama-factory", "qwen"}:
-        write_json(out / f"{split}.json", samples)
-    elif form == "ms-swift":
-        write_jsonl(out / f"{split}.jsonl", samples)
-    else:
-        write_jsonl(out / split / "metadata.jsonl", samples)
+    (write_json if form in {"llama-factory", "qwen"} else write_jsonl)(_list_of(out, form, split), samples)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import filecmp
 import hashlib
 import json
 import os
@@ -319,10 +320,13 @@ def only_run(folder: Path) -> Iterator[None]:
 def link_or_copy(source: Path, target: Path) -> None:
     """Put the file `source` at `target`: a hard link where the file system allows one, else a whole copy.
 
-    Does nothing where `target` is there already. Links cost no space, so a built data set is a folder of its own.
+    Does nothing where `target` is there already with the same bytes; one of other bytes, left by an earlier run, is
+    replaced. Links cost no space, so a built data set is a folder of its own.
     """
     if target.exists():
-        return
+        if target.samefile(source) or filecmp.cmp(source, target, shallow=False):
+            return
+        target.unlink()
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source.resolve(), target)

@@ -6,6 +6,7 @@ become those of the turned image, by words of the same kind; "horizontal" and "v
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -101,7 +102,7 @@ def turn_caption(caption: str, turn: Turn, words: Words | None = None) -> str:
     edits: list[tuple[int, int, str]] = []
     for item, first, last in known_phrases(tokens, words):
         start, end = tokens[first][1], tokens[last - 1][2]
-        if item.kind == "position":
+        if item.kind == "position" and not _no_place(tokens, first, last):
             edits.append((start, end, _turned(caption[start:end], turn)))
         elif item.kind == "word" and turn in _AXES_CHANGE and caption[start:end].lower() in _AXES:
             edits.append((start, end, _AXES[caption[start:end].lower()]))
@@ -111,6 +112,20 @@ def turn_caption(caption: str, turn: Turn, words: Words | None = None) -> str:
             new = new[0].upper() + new[1:]
         caption = _with_article(before, new) + new + after
     return caption
+
+
+_HAVE = {"have", "has", "had", "having"}
+_BESIDE = {"next", "beside", "behind", "by", "along", "near", "at"}
+
+
+def _no_place(tokens: Sequence[tuple[str, int, int]], first: int, last: int) -> bool:
+    """Whether "left" is a verb ("many cars have left") or "right" says how near ("right next to the road")."""
+    word = " ".join(token for token, _, _ in tokens[first:last])
+    ahead = tokens[first - 1][0] if first else ""
+    if word == "left":
+        return ahead in _HAVE
+    behind = tokens[last][0] if last < len(tokens) else ""
+    return word == "right" and ahead not in {"the", "upper", "lower"} and behind in _BESIDE
 
 
 def _turned(phrase: str, turn: Turn) -> str:

@@ -66,3 +66,18 @@ def test_a_long_text_is_found_and_the_run_says_so(tmp_path: Path) -> None:
     assert any(
         "were not looked for in training data" in note for note in run_score(path, test, "test", meteor=False).notes
     )
+
+
+def test_a_source_without_images_is_said_not_to_be_compared(tmp_path: Path) -> None:
+    test = folder_of(tmp_path / "test", "test", seed=1, count=2)
+    same = folder_of(tmp_path / "same", "train", seed=1, count=2, crop=12)
+    sentence = {"raw": "a house is built", "tokens": ["a", "house"], "sentid": 0, "imgid": 0}
+    entry = {"filename": "x.png", "split": "train", "filepath": "train", "imgid": 0, "sentids": [0], "changeflag": 1}
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps({"images": [{**entry, "sentences": [sentence]}]}))
+    bare = f"levir-cc-captions:{path}"
+    source = open_source(test)
+    assert find_leaks(source, source.pairs, [same, bare]).images == {"test0": "train0", "test1": "train1"}
+    lines = find_leaks(source, source.pairs, [bare]).lines([bare])
+    assert lines[0].startswith("no scored pair shares a long text with the 1 training pairs")
+    assert lines[1].startswith("images not compared, for it has annotations alone: levir-cc-captions:")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from rsiccllm.errors import InputError
-from rsiccllm.files import write_jsonl
+from rsiccllm.files import read_jsonl, write_jsonl
 from rsiccllm.records import INSTRUCTIONS, Instruction, Turn
 from rsiccllm.rsici.export import FORMS, export
 from rsiccllm.rsici.review.decisions import REVIEWS, Decision
@@ -161,3 +161,19 @@ def test_what_is_refused(root: Path, tmp_path: Path) -> None:
     write_jsonl(root / INSTRUCTIONS, [record.model_copy(update={"after": "images/gone.png"})])
     with pytest.raises(InputError, match=r"gone\.png: no such file, named by record '9'"):
         export(root, "trl", tmp_path / "trl2")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_earlier_export_of_other_records_leaves_nothing(root: Path, tmp_path: Path, form: str) -> None:
+    out = tmp_path / "out"
+    assert set(export(root, form, out)) == {"train", "test"}
+    kept = [record for record in read_jsonl(root / INSTRUCTIONS, Instruction) if record.split == "train"]
+    write_jsonl(root / INSTRUCTIONS, kept)
+    Image.new("RGB", (56, 56), "red").save(root / "images" / "new.png")
+    (root / "images" / "new.png").replace(root / "images" / "a0.png")
+    assert set(export(root, form, out)) == {"train"}
+    lists = {path.relative_to(out).as_posix() for path in out.rglob("*.json*")} - {"dataset_info.json"}
+    assert lists
+    assert all("train" in name for name in lists)
+    images = [path for path in out.rglob("a0.png") if "test" not in path.parts]
+    assert [path.read_bytes() for path in images] == [(root / "images" / "a0.png").read_bytes()]

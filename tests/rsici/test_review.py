@@ -101,10 +101,18 @@ def test_decisions_are_kept_go_on_and_outlive_the_server(served: Served, root: P
     for place, choice, then in ((0, "accept", 1), (1, "reject", 2), (0, "reject", 2)):
         status, _, where = served.ask("POST", f"/item/{place}", {"token": token, "by": "Ann", "choice": choice})
         assert (status, where) == (303, f"/item/{then}?by=Ann")
-    text = "one <b>\r\n\r\n two "
-    fields = {"token": token, "by": "Bob  O", "choice": "edit", "text": text, "note": "better"}
+    fields = {
+        "token": token,
+        "by": "Bob  O",
+        "choice": "edit",
+        "text0": "one <b>\r\n",
+        "text1": " two ",
+        "note": "better",
+    }
     assert served.ask("POST", f"/item/{several}", fields)[0] == 303
-    assert served.ask("POST", f"/item/{place_of(served, 'p0/caption')}", {**fields, "text": " \n"})[0] == 400
+    assert (
+        served.ask("POST", f"/item/{place_of(served, 'p0/caption')}", {**fields, "text0": " \n", "text1": ""})[0] == 400
+    )
     lines = read_jsonl(root / REVIEWS, Decision)
     assert [(line.reviewer, line.choice) for line in lines] == [
         ("Ann", "accept"),
@@ -220,6 +228,45 @@ def test_by_keyboard_in_a_real_browser(served: Served, root: Path, tmp_path: Pat
         assert "3 of 3 items looked at by 1 reviewers" in browser.run("document.body.innerText")
     kept = [json.loads(line) for line in (root / REVIEWS).read_text(encoding="utf-8").splitlines()]
     assert [line["choice"] for line in kept] == ["accept", "reject", "edit"]
-    assert kept[2]["edited"] == ["a barn is removed: a, r and e are letters here"]
+    assert kept[2]["edited"] == ["a barn is removed: a, r and e are letters here", "second answer"]
     assert {line["reviewer"] for line in kept} == {"Zoë <b>"}
     assert (tmp_path / "review.png").stat().st_size > 10_000
+
+
+def test_answers_with_line_breaks_stay_whole_in_an_edit(served: Served, root: Path) -> None:
+    token, place = served.token(), place_of(served, "p1/caption")
+    fields = {"token": token, "by": "Ann", "choice": "edit", "text0": "Two houses.\r\nTrees are gone.", "text1": "two"}
+    assert served.ask("POST", f"/item/{place}", fields)[0] == 303
+    assert read_jsonl(root / REVIEWS, Decision)[0].edited == ["Two houses.\nTrees are gone.", "two"]
+    page = served.ask("GET", f"/item/{place}?by=Ann")[1]
+    assert re.findall(r"<textarea[^>]*>([^<]*)</textarea>", page) == ["Two houses.\nTrees are gone.", "two"]
+
+
+def test_a_line_cut_short_by_a_kill_is_dropped(root: Path) -> None:
+    line = json.dumps(decision("p0/caption", "Ann", "reject").model_dump(exclude_none=True))
+    (root / REVIEWS).write_text(line + "\n" + line[:30], encoding="utf-8")
+    records = [one.model_copy(update={"answers": ["x"]}) for one in read_jsonl(root / INSTRUCTIONS, Instruction)]
+    assert read_reviews(root, records).reviewers == ["Ann"], "while another process may still be writing"
+    review = Review(root)
+    review.close()
+    assert (root / REVIEWS).read_text(encoding="utf-8") == line + "\n"
+
+
+def test_a_decision_that_cannot_be_kept_is_said(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = served.token()
+
+    def full(line: object) -> None:
+        raise InputError("reviews.jsonl: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(served.items._journal, "append", full)  # type: ignore[attr-defined]  # no disk of ours is full
+    status, page, _ = served.ask("POST", "/item/0", {"token": token, "by": "Ann", "choice": "accept"})
+    assert (status, "Not kept: reviews.jsonl: cannot be written" in page) == (500, True)
+    assert served.ask("POST", "/item/0", {}, {"Content-Length": "9" * 5000})[0] == 413
+
+
+def test_of_two_edits_in_one_second_the_later_stands(root: Path) -> None:
+    records = [one.model_copy(update={"answers": ["x"]}) for one in read_jsonl(root / INSTRUCTIONS, Instruction)]
+    reviews = Reviews()
+    for name, text, at in (("Ann", "a", "00"), ("Bob", "b", "05"), ("Ann", "c", "05")):
+        reviews.add(decision("p0/caption", name, "edit", [text], at))
+    assert reviews.apply(records)[0].answers == ["c"]

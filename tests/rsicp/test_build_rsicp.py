@@ -14,12 +14,14 @@ from rsiccllm.model.tiny import build_tiny_model
 from rsiccllm.records import INSTRUCTIONS, PREFERENCES, Instruction, Preference
 from rsiccllm.rsici.build import build_rsici
 from rsiccllm.rsici.prompts import PROMPTS
-from rsiccllm.rsicp.build import build_rsicp
+from rsiccllm.rsicp.build import _swapped_dates, build_rsicp
+from rsiccllm.rsicp.dates import reversed_caption
 from rsiccllm.rsicp.filter import is_wrong, truth_of
 from rsiccllm.rsicp.sample import SAMPLES
 from rsiccllm.sources import open_source
 from rsiccllm.training.recipe import SFTRecipe
 from rsiccllm.training.sft import train_sft
+from rsiccllm.words import load_words
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +128,8 @@ def test_filtering_negatives_of_a_model(talker: Path, data: Path, tmp_path: Path
 
     with pytest.raises(InputError, match="choose another --out"):
         build_rsicp(data, tmp_path / "whole", model=str(talker), samples=4)
-    (tmp_path / "whole" / "build.json").unlink()
+    for name in ("build.json", "README.md", "card.json", "SHA256SUMS"):
+        (tmp_path / "whole" / name).unlink()
     with pytest.raises(InputError, match=r"samples.jsonl: was drawn with count=3, now 4; choose another --out"):
         build_rsicp(data, tmp_path / "whole", model=str(talker), samples=4)
 
@@ -186,3 +189,49 @@ def test_what_is_refused(data: Path, tmp_path: Path) -> None:
     build_rsicp(data, tmp_path / "out")
     with pytest.raises(InputError, match="choose another --out"):
         build_rsicp(data, tmp_path / "out", seed=9)
+
+
+def test_a_folder_is_bound_to_what_its_data_is_and_not_to_a_name(tmp_path: Path) -> None:
+    for version, seed in (("v1", 5), ("v2", 6)):
+        build_rsici([f"scenes:6,seed={seed},size=64,easy=1"], tmp_path / version / "set")
+    build_rsicp(tmp_path / "v1" / "set", tmp_path / "out")
+    with pytest.raises(InputError, match="was built with"):
+        build_rsicp(tmp_path / "v2" / "set", tmp_path / "out")
+
+
+def test_a_strangers_page_is_not_written_over(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# mine")
+    for build in (lambda: build_rsicp(data, tmp_path), lambda: build_rsici(["scenes:4,size=64,easy=1"], tmp_path)):
+        with pytest.raises(InputError, match=r"holds README\.md and no build\.json"):
+            build()
+    assert (tmp_path / "README.md").read_text() == "# mine"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("temperature", [float("nan"), float("inf"), 0.0])
+def test_a_temperature_that_is_none_binds_nothing(data: Path, tmp_path: Path, temperature: float) -> None:
+    with pytest.raises(InputError, match="--temperature"):
+        build_rsicp(data, tmp_path, temperature=temperature)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_swapped_pair_knows_what_a_reference_that_cannot_be_turned_says() -> None:
+    """The pool came for one of three people, whose caption cannot be turned round: with the dates swapped it went."""
+    answers = [
+        "a house appears at the edge of the woods .",
+        "a villa with a swimming pool is constructed replacing some trees .",
+        "a villa is built in the forest .",
+    ]
+    words = load_words()
+    record = Instruction(
+        id="0", pair="0", source="x", task="caption", prompt="?", before="a.png", after="b.png", answers=answers
+    )
+    assert reversed_caption(answers[1], words) is None
+    seen = 0
+    for draw in range(80):
+        for made in _swapped_dates(record, answers[2], 6, draw, words):
+            seen += len(made.rejected)
+            for rejected in made.rejected:
+                said = {(fact.object, fact.direction) for fact in parse(rejected.text).facts}
+                assert not said & {("pool", "disappear"), ("tree", "appear")}, rejected.text
+    assert seen > 80

@@ -318,3 +318,9 @@ def test_real_captions(shared_data: Path) -> None:
             assert any(not known.supports(fact) for fact in parse(negative.text).facts), negative
             assert not re.search(r"\ba [aeio]|\ban [^aeiou]|\b(a|an) \w+s are\b", negative.text), negative
     assert without / len(images) < 0.1
+
+
+def test_an_article_before_a_word_that_was_not_swapped_stays() -> None:
+    found = replacements(["an H-shaped building appears in the upper left corner"], 6, 0)
+    assert any("H-shaped" in one.text for one in found)
+    assert not any("a H-shaped" in one.text for one in found)

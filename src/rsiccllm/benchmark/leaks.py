@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rsiccllm.errors import InputError
-from rsiccllm.near_duplicates import find_near_duplicates
+from rsiccllm.near_duplicates import blind, find_near_duplicates
 from rsiccllm.records import ImagePair
 from rsiccllm.sources import open_source
 from rsiccllm.sources.base import Source
@@ -16,12 +16,16 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Leaks:
-    """Of the scored pairs, those that share an image, or a long text, with a training pair: id -> that pair's id."""
+    """Of the scored pairs, those that share an image, or a long text, with a training pair: id -> that pair's id.
+
+    blind: sets and splits whose images were not compared, for they have annotations alone.
+    """
 
     pairs: int
     training: int
     images: dict[str, str]
     texts: dict[str, str]
+    blind: Sequence[str] = ()
 
     def lines(self, specs: Sequence[str]) -> list[str]:
         """What is to be said of it: a warning for each kind that was found, else that nothing was."""
@@ -32,9 +36,10 @@ class Leaks:
             for what, held in (("an image", self.images), ("a long text", self.texts))
             if held
         ]
-        return found or [
-            f"no scored pair shares an image or a long text with the {self.training} training pairs of {where}"
-        ]
+        if not found:
+            compared = "a long text" if self.blind else "an image or a long text"
+            found = [f"no scored pair shares {compared} with the {self.training} training pairs of {where}"]
+        return found + [f"images not compared, for it has annotations alone: {group}" for group in self.blind]
 
 
 def find_leaks(source: Source, pairs: Sequence[ImagePair], specs: Sequence[str]) -> Leaks:
@@ -44,8 +49,7 @@ def find_leaks(source: Source, pairs: Sequence[ImagePair], specs: Sequence[str])
     by the words they share. Decodes every image once. Raises InputError for a source without a split "train".
     """
     items = [(source, pair) for pair in pairs] + training_pairs(specs)
-    every = [one for one, _ in items]
-    found = find_near_duplicates(items, images=all(one.has_images for one in every))
+    found = find_near_duplicates(items)
     count = len(pairs)
     images: dict[str, str] = {}
     texts: dict[str, str] = {}
@@ -56,7 +60,7 @@ def find_leaks(source: Source, pairs: Sequence[ImagePair], specs: Sequence[str])
         for item in members:
             if item < count and trained_on:
                 held_by.setdefault(items[item][1].id, trained_on[0])
-    return Leaks(count, len(items) - count, images, texts)
+    return Leaks(count, len(items) - count, images, texts, blind(items))
 
 
 def training_pairs(specs: Sequence[str]) -> list[tuple[Source, ImagePair]]:

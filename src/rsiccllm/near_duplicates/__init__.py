@@ -25,7 +25,7 @@ from rsiccllm.progress import track
 from rsiccllm.records import ImagePair
 from rsiccllm.sources.base import Source
 
-__all__ = ["Found", "Item", "Match", "Overlap", "find_near_duplicates", "group_of"]
+__all__ = ["Found", "Item", "Match", "Overlap", "blind", "find_near_duplicates", "group_of"]
 
 Item = tuple[Source, ImagePair]
 
@@ -75,11 +75,17 @@ def group_of(item: Item) -> str:
     return f"{source.name}:{source.root}, {pair.split}"
 
 
+def blind(items: Sequence[Item]) -> list[str]:
+    """The groups whose images are not compared, for they have annotations alone."""
+    return list(dict.fromkeys(group_of(item) for item in items if not item[0].has_images))
+
+
 def find_near_duplicates(items: Sequence[Item], images: bool = True, texts: bool = True) -> Found:
     """Compare every pair with all pairs of other groups (another set, another split). Within a group nothing is
     compared: there a duplicate gives nothing away.
 
-    Decodes every image once, and candidates again. Raises InputError where one cannot be opened.
+    Images of a source that has annotations alone are not compared (`blind`). Decodes every image once, and candidates
+    again. Raises InputError where one cannot be opened.
     """
     groups = [group_of(item) for item in items]
     several = len(set(groups)) > 1
@@ -90,10 +96,11 @@ def find_near_duplicates(items: Sequence[Item], images: bool = True, texts: bool
 
 def _shared_images(items: Sequence[Item], groups: Sequence[str]) -> list[Match]:
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    signatures: list[Signature] = []  # of both dates of every item, in turn
-    for both in track(_in_threads(items), "looking for near-duplicates", len(items)):
+    signatures: list[Signature] = []  # of both dates of every item that has images, in turn
+    shown = [place for place, (source, _) in enumerate(items) if source.has_images]
+    for both in track(_in_threads([items[place] for place in shown]), "looking for near-duplicates", len(shown)):
         signatures += both
-    owners = [item for item in range(len(items)) for _ in ROLES]
+    owners = [item for item in shown for _ in ROLES]
     close = candidates(signatures, [numbers[groups[owner]] for owner in owners])
 
     @lru_cache(maxsize=64)

@@ -129,13 +129,25 @@ def _corners(image: np.ndarray) -> Corners:
 
 def candidates(signatures: Sequence[Signature], groups: Sequence[int]) -> list[tuple[int, int]]:
     """Pairs (i < j) of images of different groups that may be duplicates. Images that show nothing are left out."""
-    shown = np.array([i for i, signature in enumerate(signatures) if not signature.flat], dtype=np.int64)
+    shown = [i for i, signature in enumerate(signatures) if not signature.flat]
     if len(shown) < 2:
         return []
-    group = np.asarray(groups)
-    found = _alike_as_a_whole([signatures[i] for i in shown], group[shown])
-    found |= _alike_in_corners([signatures[i] for i in shown], group[shown])
-    return sorted((int(shown[i]), int(shown[j])) for i, j in found)
+    # Equal images go as one: a first date that stands in a hundred pairs would hide its own corners, for what so many
+    # share is passed over below.
+    equal: dict[tuple[bytes, ...], list[int]] = {}
+    for i in shown:
+        one = signatures[i]
+        parts = (one.whole, one.corners.points, one.corners.descriptors)
+        equal.setdefault(tuple(part.tobytes() for part in parts), []).append(int(i))
+    alike = list(equal.values())
+    # Those of several groups are compared with every other: a group of their own.
+    several = [len({groups[i] for i in own}) > 1 for own in alike]
+    group = np.array([-1 - at if several[at] else groups[own[0]] for at, own in enumerate(alike)])
+    kept = [signatures[own[0]] for own in alike]
+    found = _alike_as_a_whole(kept, group) | _alike_in_corners(kept, group)
+    pairs = [(i, j) for one, other in found for i in alike[one] for j in alike[other]]
+    pairs += [(i, j) for own in alike for place, i in enumerate(own) for j in own[place + 1 :]]
+    return sorted((min(pair), max(pair)) for pair in pairs if groups[pair[0]] != groups[pair[1]])
 
 
 def _alike_as_a_whole(signatures: Sequence[Signature], group: np.ndarray) -> set[tuple[int, int]]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from rsiccllm.near_duplicates import Found, Match, find_near_duplicates, group_of
+from rsiccllm.near_duplicates import Found, Match, blind, find_near_duplicates, group_of
 from rsiccllm.page import Html, element, figure, join, table, write_page
 from rsiccllm.sources import open_source
 
@@ -21,7 +21,7 @@ def report_near_duplicates(specs: list[str], out: Path | None = None) -> list[st
     """
     sources = [open_source(spec) for spec in specs]
     items = [(source, pair) for source in sources for pair in source.pairs]
-    found = find_near_duplicates(items, images=all(source.has_images for source in sources))
+    found = find_near_duplicates(items)
     if out is not None:
         write_page(out, "Near-duplicates", join(_page(found)))
     return list(_lines(found))
@@ -32,8 +32,11 @@ def _lines(found: Found) -> Iterator[str]:
     yield f"{len(found.items):,} pairs in {len(groups)} groups (a set and a split each)"
     for (one, other), number in sorted(found.between().items()):
         yield f"{number:,} pairs share an image: {one} | {other}"
+    unseen = blind(found.items)
     if not found.images:
-        yield "no image is in two groups"
+        yield "no image is in two groups" + (" of those compared" if unseen else "")
+    for group in unseen:
+        yield f"images not compared, for it has annotations alone: {group}"
     yield f"{len(found.texts):,} long texts are in two groups or nearly so"
     yield f"{len(found.training_leaks()):,} pairs of the split train would give something of another split away"
 

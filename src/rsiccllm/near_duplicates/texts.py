@@ -20,7 +20,7 @@ MIN_WORDS = 20
 SIMILARITY = 0.8
 """Least Jaccard similarity of the three-word runs."""
 
-_HASHES, _BANDS, _BUCKET = 64, 16, 200
+_HASHES, _BANDS, _BUCKET, _STAND_FOR = 64, 16, 200, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ def _candidates(runs: Sequence[frozenset[tuple[str, str, str]]]) -> set[tuple[in
             buckets[band, rows.tobytes()].append(index)
     pairs: set[tuple[int, int]] = set()
     for members in buckets.values():
-        kept = members[:_BUCKET]  # of a phrase that hundreds share, the first stand for all
+        kept = members[:_BUCKET]  # of a phrase that hundreds share, the first few stand for all
         pairs.update((a, b) for place, a in enumerate(kept) for b in kept[place + 1 :])
+        pairs.update((a, b) for a in kept[:_STAND_FOR] for b in members[_BUCKET:])
     return pairs

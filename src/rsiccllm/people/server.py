@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._ours():
             return
         length = self.headers.get("Content-Length", "")
-        if not (length.isascii() and length.isdigit() and int(length) <= MAX_BODY):
+        if not (length.isascii() and length.isdigit() and len(length) < 10 and int(length) <= MAX_BODY):
             self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Expected at most {MAX_BODY:,} bytes.")
             return
         fields = {k: v[0] for k, v in parse_qs(self.rfile.read(int(length)).decode("utf-8", "replace")).items()}
@@ -158,6 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.items.take(place, person, fields)
             except Refused as refusal:
                 self._say(HTTPStatus.BAD_REQUEST, str(refusal))
+            except InputError as error:  # a full disk
+                self._say(HTTPStatus.INTERNAL_SERVER_ERROR, f"Not kept: {error}")
             else:
                 self._go_on(person, place)
 

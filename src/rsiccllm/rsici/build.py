@@ -23,7 +23,7 @@ from rsiccllm.rsici.gates import check
 from rsiccllm.rsici.journal import NAME as JOURNAL
 from rsiccllm.rsici.journal import AnswerJournal
 from rsiccllm.rsici.leaks import Handling, find_leaks, repeated_texts
-from rsiccllm.rsici.output import CHECKSUMS, write_checksums, write_shards
+from rsiccllm.rsici.output import CHECKSUMS, refuse_strangers, write_checksums, write_shards
 from rsiccllm.rsici.place import place, placed_paths, safe_name
 from rsiccllm.rsici.prior import SPECK_PIXELS, Prior, prior_of
 from rsiccllm.rsici.prompts import VERSION, hint_for, prompt_name
@@ -175,6 +175,7 @@ def _plain(settings: BuildSettings) -> dict[str, Any]:
 
 def _held(out: Path, wanted: dict[str, Any]) -> bool:
     """Whether the folder was begun by the same call; InputError where it was begun by another."""
+    refuse_strangers(out, CLAIM)
     if not (out / CLAIM).exists():
         return False
     held = read_json(out / CLAIM)

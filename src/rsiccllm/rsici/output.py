@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rsiccllm.errors import InputError
 from rsiccllm.files import CHECKSUMS, SHARD, atomic_write, sha256, write_jsonl
 from rsiccllm.records import INSTRUCTIONS, Instruction
 
@@ -60,6 +61,13 @@ def write_shards(folder: Path, records: Iterable[Instruction], size: int) -> Ite
 def split_name(split: str) -> str:
     """A split as `datasets` can name it: letters, digits and underscores, and not "all", which it keeps for itself."""
     return "all_" if split == "all" else re.sub(r"\W", "_", split)
+
+
+def refuse_strangers(out: Path, claim: str) -> None:
+    """Raise InputError where `out` holds a page, card or checksums that no build of ours wrote: it has no `claim`."""
+    strange = [name for name in ("README.md", "card.json", CHECKSUMS) if (out / name).exists()]
+    if strange and not (out / claim).exists():
+        raise InputError(f"{out}: holds {', '.join(strange)} and no {claim} of an earlier build; choose another --out")
 
 
 def write_checksums(folder: Path, leave_out: Iterable[str] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from itertools import chain, zip_longest
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rsiccllm.errors import InputError
+from rsiccllm.facts import OPPOSITE, parse
 from rsiccllm.files import (
+    CHECKSUMS,
     check_sums,
     inside,
     link_or_copy,
@@ -24,7 +27,7 @@ from rsiccllm.keywords import similarity
 from rsiccllm.model.checkpoint import resolve_checkpoint, weights_digest
 from rsiccllm.progress import track
 from rsiccllm.records import INSTRUCTIONS, PREFERENCES, Instruction, Preference, Rejected
-from rsiccllm.rsici.output import write_checksums
+from rsiccllm.rsici.output import refuse_strangers, write_checksums
 from rsiccllm.rsicp.card import write_card
 from rsiccllm.rsicp.dates import reversed_caption
 from rsiccllm.rsicp.filter import Truth, Window, distinct, is_wrong, truth_of, window_for
@@ -75,7 +78,8 @@ def build_rsicp(
     if (model is None) if kinds == "filtering" else (model is not None and kinds == "replacement"):
         raise InputError(f"--kinds {kinds}: expected {'a' if model is None else 'no'} --model to draw answers from")
     wanted: dict[str, Any] = {
-        "data": data.name, "negatives": negatives, "variant": variant, "split": split, "seed": seed, "task": task,
+        "data": data.name, "built": _built(data), "negatives": negatives,
+        "variant": variant, "split": split, "seed": seed, "task": task,
         "words": sha256(words_file) if words_file else None, **({} if kinds == "both" else {"kinds": kinds}),
         **({} if pairs is None else {"pairs": pairs}),
     }  # fmt: skip
@@ -83,6 +87,7 @@ def build_rsicp(
         wanted |= {"weights": weights_digest(resolve_checkpoint(model)), "samples": samples, "temperature": temperature,
                    "top_p": top_p, "window": list(window) if window else None, "keep_share": keep_share}  # fmt: skip
     note = out / "build.json"
+    refuse_strangers(out, note.name)
     if note.exists() and (held := read_json(note)) != wanted:
         raise InputError(f"{out}: was built with {held}, now asked for {wanted}; choose another --out")
     words = load_words(words_file)
@@ -129,6 +134,8 @@ def build_rsicp(
             preferences += _swapped_dates(record, chosen, negatives, draw, words)
     if not preferences:
         raise InputError(f"{data}: no negative could be made for any of the {len(records)} pairs")
+    if model is None:
+        write_json(note, wanted)  # from here on the folder holds images of this data
     for preference in preferences:
         for path in (preference.before, preference.after, preference.mask):
             if path:
@@ -139,12 +146,16 @@ def build_rsicp(
         "without": without,
         **counts,
     }
-    if model is None:
-        write_json(note, wanted)
     write_card(out, {k: v for k, v in wanted.items() if v is not None}, counts, preferences)
     write_jsonl(out / PREFERENCES, preferences)
     write_checksums(out)
     return counts
+
+
+def _built(data: Path) -> str | None:
+    """What tells one built folder from another of the same name: the checksum of its checksums."""
+    path = data / CHECKSUMS
+    return sha256(path) if path.is_file() else None
 
 
 def _check(
@@ -159,7 +170,7 @@ def _check(
         raise InputError(f"--window {window[0]} {window[1]}: expected 0 <= tau1 < tau2 <= 1")
     if not 0 < keep_share <= 1:
         raise InputError(f"--keep-share {keep_share}: expected a share over 0 and at most 1")
-    if temperature <= 0 or not 0 < top_p <= 1:
+    if not 0 < temperature < math.inf or not 0 < top_p <= 1:
         raise InputError(f"--temperature {temperature}, --top-p {top_p}: expected over 0, and over 0 and at most 1")
 
 
@@ -260,10 +271,19 @@ def _swapped_dates(record: Instruction, chosen: str, negatives: int, draw: int, 
     truth = truth_of(references, words)
     if not is_wrong(chosen, truth, words):  # one person saw things come and another saw the same things go
         return
+    # A reference that cannot be turned round still says what came and went.
+    seen = {(fact.object, OPPOSITE[fact.direction]) for answer, text in turned.items() if text is None
+            for fact in parse(answer, words).facts}  # fmt: skip
     rejected = [
-        rejected_answer(chosen, "dates", [], references, words),
-        *replacements(references, negatives, seed=draw + 1, variant="paper", words=words),
+        one
+        for one in (
+            rejected_answer(chosen, "dates", [], references, words),
+            *replacements(references, negatives, seed=draw + 1, variant="paper", words=words),
+        )
+        if not any((fact.object, fact.direction) in seen for fact in parse(one.text, words).facts)
     ]
+    if not rejected:
+        return
     other = record.model_copy(
         # A coded mask's direction is that of the dates as they were: what it says is left out, where it marks stays.
         update={

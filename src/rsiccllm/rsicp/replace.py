@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Literal
 
 from rsiccllm.facts import Support, facts_of, parse, support
@@ -171,6 +172,7 @@ def _choose(kinds: list[Kind], edits: dict[Kind, list[Edit]], rng: random.Random
 
 def apply_edits(reading: Reading, text: str, chosen: list[Edit]) -> str:
     """The text with every swap made, right to left so that offsets stay true."""
+    original = text
     spans = sorted((span for edit in chosen for span in edit.spans), reverse=True)
     tokens = reading.tokens
     for start, end, new in spans:
@@ -181,14 +183,15 @@ def apply_edits(reading: Reading, text: str, chosen: list[Edit]) -> str:
         if not words:  # the blank goes with the word
             begin -= begin > 0 and text[begin - 1] == " "
         text = text[:begin] + words + text[stop:]
-    return _articles(text.strip())
+    return _articles(text.strip(), original)
 
 
-def _articles(text: str) -> str:
-    """a / an by the first letter of the next word."""
+def _articles(text: str, original: str) -> str:
+    """a / an by the first letter of the next word, where that is another than in the original ("an H-shaped")."""
+    written = set(pairwise(original.lower().split(" ")))
     parts = text.split(" ")
     for i, word in enumerate(parts[:-1]):
-        if word.lower() in ARTICLES and parts[i + 1]:
+        if word.lower() in ARTICLES and parts[i + 1] and (word.lower(), parts[i + 1].lower()) not in written:
             an = parts[i + 1][0].lower() in AN and not parts[i + 1].lower().startswith(("u-", "one", "uni"))
             parts[i] = (word[0] + "n") if an else word[0]
     return " ".join(parts)
@@ -230,4 +233,4 @@ def _invented(rng: random.Random, words: Words) -> str:
     where = rng.choice(["", "", " along the road", " in the center", *(f" {place}" for place in EDGES)])
     if name == "road" and where == " along the road":
         where = ""
-    return _articles(f"{quantity} {form} {verb}{where}")
+    return _articles(f"{quantity} {form} {verb}{where}", "")

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rsiccllm.agreement import Agreement, agreement
-from rsiccllm.files import read_jsonl
+from rsiccllm.errors import InputError
+from rsiccllm.files import describe_validation
+from rsiccllm.journal import read_journal
 from rsiccllm.records import Instruction, Text
 
 REVIEWS = "reviews.jsonl"
@@ -48,7 +50,9 @@ class Reviews:
 
     def add(self, decision: Decision) -> None:
         """Take a further decision; it replaces the reviewer's own earlier one on the item."""
-        self.by_item[decision.item][decision.reviewer] = decision
+        own = self.by_item[decision.item]
+        own.pop(decision.reviewer, None)  # the latest stands last: times are whole seconds
+        own[decision.reviewer] = decision
 
     def of(self, reviewer: str, item: str) -> Decision | None:
         """What a reviewer decided on an item."""
@@ -92,12 +96,16 @@ class Reviews:
 def read_reviews(root: Path, records: Sequence[Instruction]) -> Reviews:
     """The decisions in a folder on these records; those on answers that are no longer there are passed over.
 
-    Raises InputError for a line that is no decision.
+    Raises InputError for a line that is no decision. A last line that was not written to its end, by a kill, is none.
     """
     answers = {record.id: record.answers for record in records}
     reviews = Reviews()
     if (root / REVIEWS).exists():
-        for decision in read_jsonl(root / REVIEWS, Decision):
+        for number, line in enumerate(read_journal(root / REVIEWS), start=1):
+            try:
+                decision = Decision.model_validate(line)
+            except ValidationError as error:
+                raise InputError(f"{root / REVIEWS}:{number}: {describe_validation(error)}") from None
             if answers.get(decision.item) == decision.answers:
                 reviews.add(decision)
     return reviews

@@ -53,7 +53,6 @@ class Review(Items):
         random.Random(seed).shuffle(records)
         self.records = records[:n]
         self.place = {record.id: place for place, record in enumerate(self.records)}
-        self.reviews = read_reviews(root, self.records)
         self._before: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         if (root / REJECTED).exists():
             for number, line in enumerate(read_text(root / REJECTED).split("\n"), start=1):
@@ -64,7 +63,12 @@ class Review(Items):
                     self._before[note["pair"], note["task"]].append(note)
                 except (ValueError, KeyError, TypeError):
                     raise InputError(f"{root / REJECTED}:{number}: not a line that `rsici build` writes") from None
-        self._journal = Journal(root / REVIEWS)
+        self._journal = Journal(root / REVIEWS)  # its lock first: nobody else decides from here on
+        try:
+            self.reviews = read_reviews(root, self.records)
+        except InputError:
+            self._journal.close()
+            raise
         self._lock = threading.Lock()
         self.shown = lru_cache(maxsize=32)(self._shown)
 
@@ -84,7 +88,8 @@ class Review(Items):
     @property
     def people(self) -> list[str]:
         """Everyone who decided anything."""
-        return self.reviews.reviewers
+        with self._lock:
+            return self.reviews.reviewers
 
     def said(self, person: str, place: int) -> bool:
         """Whether a person has decided on an item."""
@@ -103,9 +108,8 @@ class Review(Items):
             raise Refused("Expected accept, edit or reject.")
         edited = None
         if fields["choice"] == "edit":
-            text = fields.get("text", "").replace("\r\n", "\n").strip()
-            parts = text.split("\n") if len(record.answers) > 1 else [text]
-            edited = [part.strip() for part in parts if part.strip()]
+            texts = [fields.get(f"text{number}", "") for number in range(len(record.answers))]
+            edited = [text.replace("\r\n", "\n").strip() for text in texts if text.strip()]
             if not edited:
                 raise Refused("The edit is empty; reject the item instead.")
         self.decide(
@@ -122,11 +126,13 @@ class Review(Items):
 
     def report(self) -> Html:
         """Who decided what, and how far they agree."""
-        return report_page(self.reviews, len(self), self.root)
+        with self._lock:  # another reviewer may be deciding
+            return report_page(self.reviews, len(self), self.root)
 
     def lines(self) -> list[str]:
         """How many were looked at, and how far people agree."""
-        return report_lines(self.reviews, len(self))
+        with self._lock:
+            return report_lines(self.reviews, len(self))
 
     def _shown(self, place: int) -> Shown:
         record = self.records[place]

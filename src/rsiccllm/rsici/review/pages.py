@@ -54,13 +54,19 @@ def item_page(
     several = len(record.answers) > 1
     gates = [element("li", line, css="bad") for line in shown.gates] or [element("li", "passes all")]
     facts = list(dict.fromkeys(fact_line(fact) for answer in answers for fact in parse(answer).facts))
-    text = {"name": "text", "rows": 7 if several else 5, "data-focus": "e"}
+    # An edit may have dropped some of the answers: their fields are empty then.
+    texts = [*answers, *[""] * (len(record.answers) - len(answers))]
+    fields = [
+        element("textarea", text, attributes={"name": f"text{at}", "rows": 2 if several else 5}
+                | ({"data-focus": "e"} if at == 0 else {}))
+        for at, text in enumerate(texts)
+    ]  # fmt: skip
     form = item_form(
         place,
         reviewer,
         token,
-        element("div", "Edit (one answer a line)" if several else "Edit", css="label"),
-        element("textarea", "\n".join(answers), attributes=text),
+        element("div", "Edit (an empty answer is left out)" if several else "Edit", css="label"),
+        *fields,
         element("div", "Note", css="label"),
         field_of(type="text", name="note", value=own.note if own else "", maxlength=500),
         element(
