@@ -104,3 +104,17 @@ def test_a_built_folder_stands_for_the_sets_it_was_built_from() -> None:
     source = ScenesSource(2)
     source.name = "rsici"
     assert parts_of(source, [pair("test", "images/levir-cc/x.before.png")]) == {"levir-cc/test"}
+
+
+def test_a_large_family_can_still_be_significant() -> None:
+    """Ten systems make some 500 tests: with 99 draws no p would come under 0.05 once it is corrected."""
+    pairs = ScenesSource(60, seed=4).pairs
+    references = {pair.id: list(pair.captions) for pair in pairs}
+    rng = random.Random(0)
+    noise = {f"noise{n}": {pair.id: " ".join(rng.choices("abcdefgh", k=9)) for pair in pairs} for n in range(6)}
+    systems = {"copies": {pair.id: pair.captions[0] for pair in pairs}, **noise}
+    changed = {pair.id: bool(pair.changed) for pair in pairs}
+    found = compare_rows(score_rows(systems, references, changed, meteor=False, sbs=False), draws=99)
+    clear = [test for test in found if "copies" in (test.first, test.second) and test.score == "rouge_l"]
+    assert len(found) > 100
+    assert all(test.p_holm < 0.05 for test in clear if FLAG not in (test.first, test.second))

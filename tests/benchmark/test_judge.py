@@ -206,3 +206,14 @@ def test_ratings_are_read_strictly(text: str, score: int | None) -> None:
     found = read_answer(text, Rating)
     assert (None if found is None else found.object.score) == score
     assert read_answer('{"better": "C", "reason": "x"}', Verdict) is None
+
+
+def test_a_judge_is_not_asked_again_whatever_stands_beside_it(board: Board, tmp_path: Path) -> None:
+    with ChatServer(fair) as server:
+        one, other = endpoint(server.url, "one"), endpoint(server.url, "other")
+        judge_board(board, [one, other], tmp_path, PAIRS, seed=1)
+        asked = len(server.requests)
+        judge_board(board, [other, one], tmp_path, PAIRS, seed=1)
+        alone = judge_board(board, [other], tmp_path, PAIRS, seed=1)
+        assert len(server.requests) == asked == 2 * 2 * PAIRS
+    assert list(alone["judges"]) == ["other"]

@@ -18,7 +18,7 @@ from families import save_family
 from rsiccllm.benchmark.bench import run_bench
 from rsiccllm.benchmark.endpoint_model import EndpointModel
 from rsiccllm.benchmark.models import Checkpoint
-from rsiccllm.benchmark.predict import difference, predict
+from rsiccllm.benchmark.predict import difference, predict, read_predictions
 from rsiccllm.benchmark.said import Said
 from rsiccllm.endpoint import Endpoint
 from rsiccllm.errors import InputError
@@ -244,3 +244,24 @@ def test_an_endpoint_that_says_nothing_is_scored(tmp_path: Path) -> None:
         model = EndpointModel(Endpoint(server.url, "silent", backoff=0.0, attempts=2), tmp_path / "answers.jsonl")
         said = {pair.id: answer.caption for pair, answer in model.caption_all(source, pairs, "caption", 8, 4)}
     assert said == dict.fromkeys((pair.id for pair in pairs), "")
+
+
+def test_a_file_of_captions_brings_its_maps(tmp_path: Path) -> None:
+    pair = open_source(SPEC).select("test")[0]
+    (tmp_path / "maps").mkdir()
+    Image.fromarray(np.full((64, 64), 204, np.uint8)).save(tmp_path / "maps" / "x.png")
+    lines = [{"id": one.id, "caption": "no change"} for one in open_source(SPEC).select("test")]
+    lines[0] |= {"change_map": "maps/x.png", "probability": 0.5}
+    said = tmp_path / "c.jsonl"
+    said.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    held = read_predictions(predict(str(said), SPEC, "test", tmp_path / "out"))
+    assert held[pair.id]["probability"] == 0.5
+    assert (np.asarray(Image.open(tmp_path / "out" / held[pair.id]["change_map"])) == 204).all()
+    assert "change_map" not in held[lines[1]["id"]]
+
+
+def test_a_suite_is_of_its_own_split_and_task(tmp_path: Path) -> None:
+    for given, told in (({"split": "train"}, "--split train: the suite 'scenes' is of split test"),
+                        ({"task": "describe"}, "--task describe: the suite 'scenes' is of task caption")):  # fmt: skip
+        with pytest.raises(InputError, match=told):
+            run_bench("x.jsonl", tmp_path / "out", suite="scenes", **given)

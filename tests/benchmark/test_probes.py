@@ -273,3 +273,22 @@ def test_an_endpoint_is_probed(tmp_path: Path) -> None:
     assert found.points["same_twice"][1].scores["flag"].value == 100
     assert found.points["flip"][1].scores["place_f1"].value == 100
     assert (tmp_path / "out" / "probes" / "same_twice_1.jsonl").read_text().count("no change has occurred") == 3
+
+
+def test_probes_of_other_images_or_of_another_run_are_refused(tmp_path: Path) -> None:
+    source = Squares(6)
+    run_probes(reads_pixels, source, source.pairs, tmp_path, {"model": 1}, ["flip"])
+    other = Squares(6)
+    other.pairs = [pair.model_copy(update={"captions": ["a road is removed"]}) for pair in other.pairs]
+    with pytest.raises(InputError, match="holds probes with another data"):
+        run_probes(reads_pixels, other, other.pairs, tmp_path, {"model": 1}, ["flip"])
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "settings.json").write_text(json.dumps({"model": {"name": "m", "model": 2}}))
+    with pytest.raises(InputError, match="holds a run of another model"):
+        run_probes(reads_pixels, source, source.pairs, run, {"model": 1}, ["flip"])
+    (run / "settings.json").write_text(json.dumps({"model": {"name": "m", "model": 1}}))
+    (run / "predictions.jsonl").write_text(json.dumps({"id": "another", "caption": "no change"}) + "\n")
+    with pytest.raises(InputError, match="holds a run of another set of pairs"):
+        run_probes(reads_pixels, source, source.pairs, run, {"model": 1}, ["flip"])
+    assert not (run / "probes").exists()

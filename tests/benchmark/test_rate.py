@@ -14,7 +14,7 @@ from people_page import Served, arrive
 from rsiccllm.benchmark.judge_people import RATINGS, PersonRating, read_people
 from rsiccllm.benchmark.judge_questions import DIMENSIONS, sample
 from rsiccllm.benchmark.rate import Rate, open_rating
-from rsiccllm.benchmark.results import JUDGE_SCHEMA, Board, load_board
+from rsiccllm.benchmark.results import JUDGE_SCHEMA, Board, captions_digests, load_board
 from rsiccllm.errors import InputError
 from rsiccllm.files import read_jsonl
 
@@ -115,7 +115,8 @@ def test_people_are_held_against_each_other_and_a_judge(board: Board, tmp_path: 
         for pair in pairs
         for model, score in scores.items()
     ]
-    judge = {"schema": JUDGE_SCHEMA, "board": board.title, "pairs": [], "agreement": {}}
+    said = captions_digests(board)
+    judge = {"schema": JUDGE_SCHEMA, "board": board.title, "captions": said, "pairs": [], "agreement": {}}
     (tmp_path / "judge.json").write_text(json.dumps({**judge, "judges": {"odd": {"ratings": ratings}}}))
     rating = open_rating([result.folder for result in board.results], tmp_path, PAIRS)
     rating.close()
@@ -130,6 +131,10 @@ def test_people_are_held_against_each_other_and_a_judge(board: Board, tmp_path: 
     (tmp_path / "judge.json").write_text(json.dumps({**judge, "board": "others", "judges": {}}))
     with pytest.raises(InputError, match="judges none of these results"):
         Rate(board, tmp_path)
+    for captions, told in (({**said, "secret_a": "0"}, "has said something else"), ({"x": "0"}, "is not among these")):
+        (tmp_path / "judge.json").write_text(json.dumps({**judge, "captions": captions, "judges": {}}))
+        with pytest.raises(InputError, match=told):
+            Rate(board, tmp_path)
 
 
 def test_ratings_that_do_not_stand(board: Board, tmp_path: Path) -> None:

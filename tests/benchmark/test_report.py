@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from browser import Browser
+from rsiccllm.benchmark.columns import score_columns
 from rsiccllm.benchmark.probe_scores import SCHEMA as PROBES
 from rsiccllm.benchmark.report import tex, write_report
 from rsiccllm.benchmark.results import Board, load_boards
@@ -123,9 +124,16 @@ def test_what_is_refused(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least one folder"):
         write_report([], tmp_path / "r.html")
     (tmp_path / "judge.json").write_text('{"board": "another"}')
-    with pytest.raises(InputError, match=r"judge\.json: not of schema rsiccllm\.bench_judge\.v1"):
+    with pytest.raises(InputError, match=r"judge\.json: not of schema rsiccllm\.bench_judge\.v2"):
         write_report(runs, tmp_path / "r.html", judged=tmp_path)
-    held = {"schema": "rsiccllm.bench_judge.v1", "board": "another", "pairs": [], "judges": {}, "agreement": {}}
+    held = {
+        "schema": "rsiccllm.bench_judge.v2",
+        "board": "another",
+        "captions": {},
+        "pairs": [],
+        "judges": {},
+        "agreement": {},
+    }
     (tmp_path / "judge.json").write_text(json.dumps(held))
     with pytest.raises(InputError, match="judges none of these results"):
         write_report(runs, tmp_path / "r.html", judged=tmp_path)
@@ -285,3 +293,32 @@ def test_the_page_fits_phones_and_dark_rooms(report: Path, width: int, dark: boo
         assert browser.run("document.documentElement.scrollWidth") <= width
         ink = browser.run("getComputedStyle(document.querySelector('.plot text')).fill")
         assert (min(map(int, re.findall(r"\d+", ink)[:3])) > 150) == dark  # the plots' words are as light as the page's
+
+
+def test_names_take_as_many_parents_as_they_need(runs: list[Path], tmp_path: Path) -> None:
+    folders = [tmp_path / place / "bench" / "test" for place in ("exp1", "exp2")]
+    for run, folder in zip(runs, folders, strict=True):
+        shutil.copytree(run, folder)
+    (board,) = load_boards([*folders, runs[0]])
+    assert [result.name for result in board.results] == ["exp1/bench/test", "exp2/bench/test", "good"]
+    with pytest.raises(InputError, match="given twice"):
+        load_boards([runs[0], runs[1], runs[0] / ".." / runs[0].name])
+
+
+def test_data_that_changed_since_is_not_tested_again(runs: list[Path], tmp_path: Path) -> None:
+    """The tests between models read the references anew: of other references they would contradict the table."""
+    moved = [shutil.copytree(run, tmp_path / run.name) for run in runs]
+    for run in moved:
+        settings = json.loads((run / "settings.json").read_text())
+        settings["data"]["spec"] = boards.SPEC.replace("seed=11", "seed=12")
+        (run / "settings.json").write_text(json.dumps(settings))
+    page = write_report(moved, tmp_path / "r.html")[0].read_text(encoding="utf-8")
+    assert page.count("is not what was captioned and scored; it has changed since") == 2, "no tests and no samples"
+    assert "paired tests on the same pairs" not in page
+
+
+def test_sbs_of_another_model_shares_no_column() -> None:
+    rows = [{"scores": {"overall": {"bleu_4": 1.0, "sbs": value}, "sbs_model": model}}
+            for value, model in ((90.0, "one"), (95.0, "other"), (80.0, "one"))]  # fmt: skip
+    (column,) = (column for column in score_columns(rows) if column.title == "SBS")
+    assert [cell.value for cell in column.cells] == [90.0, None, 80.0]

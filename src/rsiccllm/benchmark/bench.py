@@ -25,8 +25,8 @@ def run_bench(
     data: str | None = None,
     suite: str | None = None,
     root: Path = Path("data"),
-    split: str = "test",
-    task: str = "caption",
+    split: str | None = None,
+    task: str | None = None,
     batch_size: int = 16,
     max_new_tokens: int | None = None,
     base_url: str | None = None,
@@ -38,7 +38,8 @@ def run_bench(
 ) -> Result:
     """Caption and score; `out` then holds settings.json, predictions.jsonl, scores.json, maps/ (docs/leaderboard.md).
 
-    data: a source spec; or suite: a name that stands for data, split and task, with `root` the folder of its data.
+    data: a source spec, of which split (None: "test") is asked for task (None: "caption"); or suite: a name that stands
+    for data, split and task, with `root` the folder of its data.
     sbs, training: as for `run_score`. cluster: where an endpoint is asked, or engines hold the model.
     Raises InputError where neither or both are given, and as `predict` and `run_score` do.
     """
@@ -46,7 +47,11 @@ def run_bench(
         raise InputError("bench run: expected either --data or --suite")
     if suite is not None:
         found = open_suite(suite, root)
+        for name, asked, own in (("split", split, found.split), ("task", task, found.task)):
+            if asked not in {None, own}:
+                raise InputError(f"--{name} {asked}: the suite '{suite}' is of {name} {own}; take --data for another")
         data, split, task = found.spec, found.split, found.task
+    split, task = split or "test", task or "caption"
     assert data is not None
     # What would be refused once all is captioned is refused here.
     references_of(open_source(data).pairs, split, data, task)

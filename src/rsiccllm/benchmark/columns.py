@@ -39,6 +39,12 @@ TITLES = {
 def score_columns(rows: Sequence[dict[str, Any]], part: str = "overall") -> list[Column]:
     """Every score that some row has, of all pairs ("overall") or "changed_only". S*m first, where there is one."""
     held = [row["scores"].get(part) or {} for row in rows]
+    # Cosines by two models do not compare: the first model's stand, and the legend names it.
+    encoder = next((model for row in rows if (model := row["scores"].get("sbs_model"))), None)
+    held = [
+        {name: value for name, value in scores.items() if name != "sbs" or row["scores"].get("sbs_model") == encoder}
+        for row, scores in zip(rows, held, strict=True)
+    ]
     names = list(dict.fromkeys(name for scores in held for name, value in scores.items() if _is_score(name, value)))
     if "s_m" in names:  # the mean of three is there for want of METEOR alone
         names = ["s_m", *(name for name in names if name not in {"s_m", "mean_without_meteor"})]

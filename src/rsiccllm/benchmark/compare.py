@@ -21,6 +21,9 @@ KINDS = ("object", "direction", "verb", "quantity", "place")
 DETECTABLE = 1.959964 + 0.841621
 
 
+DRAWS_A_TEST = 40
+"""Draws for each test of a family, at least: the smallest corrected p is then 0.025."""
+
 SHOWN = 0.005
 """A difference that is printed as 0.00 is none, p = 1: without a common n-gram pycocoevalcap's BLEU is not 0 but some
 1e-6 that tells outputs of different lengths apart, every time."""
@@ -53,15 +56,17 @@ class Comparison:
 def compare_rows(rows: Sequence[Row], draws: int = 10000, seed: int = 0) -> list[Comparison]:
     """Every two systems of a table, and every system with the row of the true flag, on every score both have.
 
-    The p values of all are corrected as one family (Holm).
+    The p values of all are corrected as one family (Holm). A p is never under 1 / (draws + 1), so a large family takes
+    more draws than `draws`: else its smallest p, times their number, would never come under 0.05.
     """
     systems = [row for row in rows if not row.baseline]
     trivial = [row for row in rows if row.baseline and row.name == FLAG]
     pairs = [*combinations(systems, 2), *((row, other) for row in systems for other in trivial)]
+    tests = [(first, second, *shared) for first, second in pairs for shared in _shared(first, second)]
+    draws = max(draws, DRAWS_A_TEST * len(tests))
     found = [
         (first.name, second.name, name, *_compared(ours, theirs, draws, seed))
-        for first, second in pairs
-        for name, ours, theirs in _shared(first, second)
+        for first, second, name, ours, theirs in tests
     ]
     corrected = holm([p for *_, p, _ in found])
     return [

@@ -8,6 +8,7 @@ that turned. What a judge says is only as good as its agreement with people, whi
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,11 +31,12 @@ from rsiccllm.benchmark.judge_questions import (
     request_of,
     sample,
 )
-from rsiccllm.benchmark.results import JUDGE, JUDGE_SCHEMA, Board, load_board
+from rsiccllm.benchmark.results import JUDGE, JUDGE_SCHEMA, Board, captions_digests, load_board
 from rsiccllm.endpoint import Budget, Client, Cluster, Endpoint, NoReply, Reply, estimate_tokens
 from rsiccllm.errors import InputError
 from rsiccllm.files import write_json
 from rsiccllm.progress import track
+from rsiccllm.rsici.place import safe_name
 from rsiccllm.sources.base import Source
 
 ATTEMPTS = 2
@@ -106,8 +108,8 @@ def judge_board(
     """Have each judge rate every model of the board on `count` pairs; write and return `out/judge.json`.
 
     pairwise: every two models also against each other, both ways round. images: show the judge both images, not only
-    what people say. seed: which pairs, and the order. Answers stand in `out/answers_NUMBER.jsonl`, by judge, and none
-    is asked for twice. people: a file of people's ratings (`read_people`), held against the judges'; without one, what
+    what people say. seed: which pairs, and the order. Answers stand in a journal for each judge, and none is asked
+    for twice. people: a file of people's ratings (`read_people`), held against the judges'; without one, what
     `bench rate` wrote into `out`. Raises InputError where the data is not here, and where no answer of a judge can be
     read.
     """
@@ -117,12 +119,13 @@ def judge_board(
     source, pairs = sample(board, count, seed)
     questions = questions_of(board, pairs, pairwise, seed)
     found: dict[str, Asked] = {}
-    for number, endpoint in enumerate(judges):
-        journal = out / f"answers_{number}.jsonl"
+    for endpoint in judges:
+        journal = _journal(out, endpoint)
         found[_name(endpoint, found)] = _ask(board, source, questions, endpoint, journal, images, budget)
     result = {
         "schema": JUDGE_SCHEMA,
         "board": board.title,
+        "captions": captions_digests(board),
         "pairs": [pair.id for pair in pairs],
         "images": images,
         "judges": {name: summary(board, asked) for name, asked in found.items()},
@@ -251,6 +254,12 @@ def _matches(names: Sequence[str], verdicts: dict[tuple[str, str, str], Verdict 
         if pairs:
             kinds = ("first", "second", "ties", "turned", "unreadable")
             yield {"first_model": one, "second_model": other, **{kind: counts[kind] for kind in kinds}}
+
+
+def _journal(out: Path, endpoint: Endpoint) -> Path:
+    """Where a judge's answers stand: by who answers, so that judges may be named in any order, or one left out."""
+    where = hashlib.sha256(endpoint.url.encode()).hexdigest()[:8]
+    return out / f"answers_{safe_name(endpoint.model)}_{where}.jsonl"
 
 
 def _name(endpoint: Endpoint, taken: Iterable[str]) -> str:

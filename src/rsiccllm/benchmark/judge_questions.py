@@ -11,12 +11,11 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rsiccllm.benchmark.results import Board
+from rsiccllm.benchmark.results import Board, data_of
 from rsiccllm.benchmark.texts import texts_of
 from rsiccllm.endpoint import Request, image_part, text_part
 from rsiccllm.errors import InputError
 from rsiccllm.records import ImagePair
-from rsiccllm.sources import open_source
 from rsiccllm.sources.base import Source
 
 DIMENSIONS = {
@@ -93,12 +92,11 @@ def sample(board: Board, count: int, seed: int) -> tuple[Source, list[ImagePair]
 
     A smaller count is part of a larger one: what people rate of fewer pairs can be held against a judge of more.
     """
-    data, task = board.settings["data"], board.settings["task"]
-    source = open_source(data["spec"])
+    source, every = data_of(board)
     known = set.intersection(*(set(result.said) for result in board.results))
-    pairs = [pair for pair in source.select(data["split"]) if pair.id in known and texts_of(pair, task)]
+    pairs = [pair for pair in every if pair.id in known and texts_of(pair, board.settings["task"])]
     if not pairs:
-        raise InputError(f"{data['spec']}: no pair that all models captioned has references")
+        raise InputError(f"{board.settings['data']['spec']}: no pair that all models captioned has references")
     order = random.Random(seed).sample(range(len(pairs)), len(pairs))
     return source, [pairs[index] for index in sorted(order[:count])]
 

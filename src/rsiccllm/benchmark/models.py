@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from rsiccllm.benchmark.predictions import load_predictions
+from rsiccllm.benchmark.grounding import read_map
+from rsiccllm.benchmark.predictions import load_lines
 from rsiccllm.benchmark.said import Said
 from rsiccllm.endpoint import Cluster
 from rsiccllm.errors import InputError
@@ -77,17 +78,20 @@ class FileOfCaptions:
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        self.captions = load_predictions(path)
+        self.lines = load_lines(path)
+        self.folder = path.parent
         self.identity: dict[str, Any] = {"kind": "file", "sha256": sha256(path)}
 
     def caption_all(
         self, source: Source, pairs: Sequence[ImagePair], task: str, max_new_tokens: int, batch_size: int
     ) -> Iterator[tuple[ImagePair, Said]]:
-        missing = [pair.id for pair in pairs if pair.id not in self.captions]
+        missing = [pair.id for pair in pairs if pair.id not in self.lines]
         if missing:
             raise InputError(f"{self.name}: no caption for {len(missing)} of {len(pairs)} pairs (first: {missing[0]})")
         for pair in pairs:
-            yield pair, Said(self.captions[pair.id])
+            line = self.lines[pair.id]
+            seen = None if line.change_map is None else read_map(self.folder, line.change_map)
+            yield pair, Said(line.caption, line.probability, seen)
 
 
 class Checkpoint:

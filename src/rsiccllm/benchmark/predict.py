@@ -37,7 +37,8 @@ ANSWERS = "answers.jsonl"  # what an endpoint said, word for word
 SCHEMA = "rsiccllm.bench_run.v1"
 
 # For the eye alone: how the user called model and data, which a move changes, and what leaves the captions as they are.
-_NOT_COMPARED = {("model", "name"), ("model", "url"), ("data", "spec"), ("data", "suite"), ("generation", "batch_size")}
+_NOT_COMPARED = {("model", "name"), ("model", "url"), ("data", "spec"), ("data", "suite"), ("generation", "batch_size"),
+                 ("notes",)}  # fmt: skip
 
 
 def predict(
@@ -172,21 +173,28 @@ def _flat(settings: dict[str, Any]) -> dict[tuple[str, ...], Any]:
     return flat
 
 
+def records_digest(pairs: Sequence[ImagePair]) -> str:
+    """Of what is said about pairs: hexadecimal SHA-256."""
+    records = hashlib.sha256()
+    for pair in pairs:
+        records.update(pair.model_dump_json().encode() + b"\n")
+    return records.hexdigest()
+
+
 def data_digest(source: Source, pairs: Sequence[ImagePair]) -> dict[str, Any]:
     """{"pairs", "records", "images"}: how many, a digest of what is said about them, and one of their image files.
 
     Images that are rendered when they are asked for have no files: None, for their records fix them.
     """
-    records, images = hashlib.sha256(), hashlib.sha256()
+    images = hashlib.sha256()
     files = 0
     for pair in pairs:
-        records.update(pair.model_dump_json().encode() + b"\n")
         for name in (pair.before, pair.after):
             if source.root != Path() and (path := inside(source.root, name)).is_file():
                 images.update(f"{name} {sha256(path)}\n".encode())
                 files += 1
     return {
         "pairs": len(pairs),
-        "records": records.hexdigest(),
+        "records": records_digest(pairs),
         "images": images.hexdigest() if files else None,
     }

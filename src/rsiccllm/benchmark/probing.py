@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from rsiccllm.benchmark.models import Checkpoint, open_model
+from rsiccllm.benchmark.predict import PREDICTIONS, SETTINGS, data_digest, read_predictions
 from rsiccllm.benchmark.predictions import load_predictions
 from rsiccllm.benchmark.probe_scores import Probed, score_point
 from rsiccllm.benchmark.probe_views import draw_probes
@@ -52,7 +53,8 @@ def run_probes(
         raise InputError(f"bench probe: {len(pairs)} pairs; expected two or more")
     if not source.has_images:
         raise InputError(f"bench probe: {source.name} holds annotations alone, no images to caption")
-    _claim(out, {"identity": dict(identity), "pairs": [pair.id for pair in pairs]})
+    _same_run(out, identity, pairs)
+    _claim(out, {"identity": dict(identity), "pairs": [pair.id for pair in pairs], "data": data_digest(source, pairs)})
     jobs: list[tuple[Probe | None, float]] = [(None, 0.0)]
     jobs += [(probe, strength) for probe in chosen for strength in probe.strengths]
     starts = range(0, len(pairs), batch_size)
@@ -163,6 +165,17 @@ def _chosen(names: Sequence[str] | None) -> list[Probe]:
         if name not in known:
             raise InputError(f"--probe '{name}': expected one of {', '.join(known)}")
     return [known[name] for name in dict.fromkeys(names or known)]
+
+
+def _same_run(out: Path, identity: Mapping[str, Any], pairs: Sequence[ImagePair]) -> None:
+    """Refuse the folder of a `bench run` of another model or other pairs: a report would show the two as one."""
+    if not (out / SETTINGS).exists():
+        return
+    model = read_json(out / SETTINGS).get("model", {})
+    other = [name for name, value in json.loads(json.dumps(dict(identity))).items() if model.get(name) != value]
+    said = read_predictions(out / PREDICTIONS) if (out / PREDICTIONS).exists() else {}
+    if other or (said and any(pair.id not in said for pair in pairs)):
+        raise InputError(f"{out}: holds a run of another {'model' if other else 'set of pairs'}; choose another --out")
 
 
 def _claim(out: Path, wanted: dict[str, Any]) -> None:

@@ -94,7 +94,10 @@ def _made_by(board: Board) -> Iterator[str]:
     yield "; ".join(f"{name}: {by}" for name, by in made.items()) + "."
     models = dict.fromkeys(model for row in board.rows if (model := row["scores"].get("sbs_model")))
     if models:
-        yield f"SBS by {', '.join(models)}: cosine with the nearest reference."
+        first, *others = models
+        yield f"SBS by {first}: cosine with the nearest reference."
+    if models and others:
+        yield f"SBS by {', '.join(others)} does not compare with it and is not shown."
     yield f"Intervals: {board.results[0].scores['bootstrap']}."
     yield from dict.fromkeys(f"{note}." for row in board.rows for note in row["scores"].get("notes", ()))
 

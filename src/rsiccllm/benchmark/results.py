@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rsiccllm.benchmark.compare import compare_rows
-from rsiccllm.benchmark.predict import PREDICTIONS, SCHEMA, SETTINGS, read_predictions
+from rsiccllm.benchmark.predict import PREDICTIONS, SCHEMA, SETTINGS, read_predictions, records_digest
 from rsiccllm.benchmark.probe_scores import SCHEMA as PROBES_SCHEMA
 from rsiccllm.benchmark.run import SCHEMA as SCORES_SCHEMA
 from rsiccllm.benchmark.run import references_of
 from rsiccllm.errors import InputError
 from rsiccllm.files import read_json
+from rsiccllm.records import ImagePair
 from rsiccllm.sources import open_source
+from rsiccllm.sources.base import Source
 
 SCORES = "scores.json"
 PROBES = "probes.json"
 JUDGE = "judge.json"
-JUDGE_SCHEMA = "rsiccllm.bench_judge.v1"
+JUDGE_SCHEMA = "rsiccllm.bench_judge.v2"
 
 AGAIN = "run the command that wrote it again"
 _KINDS = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
@@ -79,7 +83,9 @@ def load_boards(folders: Sequence[Path]) -> list[Board]:
     if not folders:
         raise InputError("expected at least one folder that `bench run` wrote")
     groups: dict[tuple[str, ...], list[ModelResult]] = {}
-    for folder in folders:
+    for at, folder in enumerate(folders):
+        if folder.resolve() in [other.resolve() for other in folders[:at]]:
+            raise InputError(f"{folder}: given twice")
         result = _load(folder)
         settings = result.settings
         data = settings["data"]
@@ -141,33 +147,63 @@ def _require(path: Path, found: dict[str, Any], fields: dict[str, type], before:
 
 
 def load_judge(folder: Path, boards: Sequence[Board]) -> dict[str, Any]:
-    """What `bench judge` wrote. Raises InputError where it is not there, or judges none of the boards."""
-    judge = _read(folder / JUDGE, JUDGE_SCHEMA, {"board": str, "pairs": list, "judges": dict, "agreement": dict})
-    if judge["board"] not in [board.title for board in boards]:
+    """What `bench judge` wrote. Raises InputError where it is not there, or judges other results than the boards'."""
+    fields: dict[str, type] = {"board": str, "captions": dict, "pairs": list, "judges": dict, "agreement": dict}
+    judge = _read(folder / JUDGE, JUDGE_SCHEMA, fields)
+    shown = {board.title: captions_digests(board) for board in boards}
+    if judge["board"] not in shown:
         raise InputError(f"{folder / JUDGE}: judges none of these results")
+    for name, digest in judge["captions"].items():
+        if (found := shown[judge["board"]].get(name)) != digest:
+            what = "is not among these results" if found is None else "has said something else since"
+            raise InputError(f"{folder / JUDGE}: judges '{name}', which {what}; judge these again")
     return judge
 
 
+def captions_digests(board: Board) -> dict[str, str]:
+    """{model: SHA-256 of all that it said}, by which a judgement knows its captions."""
+    return {
+        result.name: hashlib.sha256(
+            json.dumps({pair: line["caption"] for pair, line in sorted(result.said.items())}).encode()
+        ).hexdigest()
+        for result in board.results
+    }
+
+
 def _named(results: Sequence[ModelResult]) -> list[ModelResult]:
-    """The same with names that differ: a folder's own, or where two are equal its parent's before it."""
+    """The same with names that differ: a folder's own, and before equal ones as many of its parents as it takes."""
+    parts = [result.folder.resolve().parts for result in results]
     names = [result.name for result in results]
-    return [
-        result
-        if names.count(result.name) == 1
-        else ModelResult(**{**vars(result), "name": "/".join(result.folder.resolve().parts[-2:])})
-        for result in results
-    ]
+    depth = 1
+    while len(set(names)) < len(names):  # ends: no folder is here twice
+        depth += 1
+        names = ["/".join(own[-depth:]) if names.count(name) > 1 else name
+                 for own, name in zip(parts, names, strict=True)]  # fmt: skip
+    return [replace(result, name=name) for result, name in zip(results, names, strict=True)]
+
+
+def data_of(board: Board) -> tuple[Source, list[ImagePair]]:
+    """The source and the pairs that a board's results are of.
+
+    Raises InputError where they cannot be read here, or are not those that were captioned and scored.
+    """
+    data = board.settings["data"]
+    source = open_source(data["spec"])
+    pairs = source.select(data["split"])
+    if records_digest(pairs) != data["records"]:
+        raise InputError(f"{data['spec']}: is not what was captioned and scored; it has changed since")
+    return source, pairs
 
 
 def comparisons(board: Board) -> list[dict[str, Any]]:
     """Paired tests between all models of a board, and of each with the true flag: one family for Holm's correction.
 
-    Scores are counted again from captions and references (without SBS). Raises InputError where the data is not here.
+    Scores are counted again from captions and references (without SBS). Raises InputError as `data_of` does.
     """
     if len(board.results) == 1:
         return list(board.results[0].scores["comparisons"])
     data = board.settings["data"]
-    truth = references_of(open_source(data["spec"]).pairs, data["split"], data["spec"], board.settings["task"])
+    truth = references_of(data_of(board)[0].pairs, data["split"], data["spec"], board.settings["task"])
     systems = {
         result.name: {pair: line["caption"] for pair, line in result.said.items() if pair not in truth.uncaptioned}
         for result in board.results

@@ -131,6 +131,8 @@ def run_score(
         match(captions, truth.captions, str(path))
         if empty := sum(not caption.strip() for caption in captions.values()):
             notes.append(f"{path}: {empty} of {len(captions)} captions are empty; they score 0")
+        if any(path.resolve() == other.resolve() for other in paths[:number]):
+            raise InputError(f"{path}: given twice")
         name = names[number] if names else path.stem if path.stem not in systems else str(path)
         if name in systems:
             raise InputError(f"{path}: given twice")

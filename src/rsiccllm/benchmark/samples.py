@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from rsiccllm.benchmark.fact_scores import KINDS
-from rsiccllm.benchmark.results import Board, ModelResult
+from rsiccllm.benchmark.results import Board, ModelResult, data_of
 from rsiccllm.benchmark.texts import changed_of, texts_of
 from rsiccllm.caption.overlay import redden
 from rsiccllm.errors import InputError
@@ -19,7 +19,6 @@ from rsiccllm.facts import Fact, parse
 from rsiccllm.page import Html, element, figure, overlay
 from rsiccllm.pairs import open_image
 from rsiccllm.records import ImagePair
-from rsiccllm.sources import open_source
 from rsiccllm.sources.base import Source
 
 # What is judged of a caption: an object and which way it went is one thing.
@@ -90,12 +89,9 @@ def choose(board: Board, pairs: Sequence[ImagePair], count: int) -> list[ImagePa
 
 def browser(board: Board, count: int) -> Html:
     """Filters and cards for `count` pairs of a board; one line instead where its data is not here any more."""
-    data = board.settings["data"]
     try:
-        source = open_source(data["spec"])
-        pairs = [
-            pair for pair in source.select(data["split"]) if all(pair.id in result.said for result in board.results)
-        ]
+        source, every = data_of(board)
+        pairs = [pair for pair in every if all(pair.id in result.said for result in board.results)]
         chosen = choose(board, pairs, count)
         cards = [_card(board, source, pair) for pair in chosen]
     except InputError as error:

@@ -42,6 +42,8 @@ class SentenceEncoder:
         except (OSError, ValueError, KeyError) as error:
             line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise InputError(f"--sbs {name}: cannot be loaded as a sentence-embedding model ({line[:200]})") from None
+        if self.model.config.is_encoder_decoder:
+            raise InputError(f"--sbs {name}: has a decoder; expected an encoder of sentences")
         self.name = name
 
     def encode(self, texts: Sequence[str], batch_size: int = 64) -> np.ndarray:

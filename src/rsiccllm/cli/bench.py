@@ -64,8 +64,10 @@ def bench_run(
     root: Annotated[Path, typer.Option(envvar="RSICCLLM_DATA", help="the folder that holds the suites' data")] = Path(
         "data"
     ),
-    split: Annotated[str, typer.Option(help="which split to caption")] = "test",
-    task: Annotated[Literal["caption", "describe"], typer.Option(help="a short sentence, or a long text")] = "caption",
+    split: Annotated[str | None, typer.Option(help="which split of --data to caption (default: test)")] = None,
+    task: Annotated[
+        Literal["caption", "describe"] | None, typer.Option(help="a short sentence, or a long text (default: caption)")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="pairs captioned at once")] = 16,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="longest answer; by default 64, describe 320")
