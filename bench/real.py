@@ -232,6 +232,8 @@ def captions(captioned: Sequence[Case], said: Mapping[str, Caption]) -> None:
                 sure[name].append((value, right))
     for name, rows in sure.items():
         if rows:
+            print(f"{name}: {100 * np.mean([value for value, _ in rows]):.0f} % on the mean, and "
+                  f"{100 * np.mean([right for _, right in rows]):.0f} % are right")  # fmt: skip
             risk = ", ".join(f"{100 * share:.0f} %: {value:.2f}" for share, value in risk_coverage(rows).items())
             print(f"{name}: calibration error {calibration_error(rows):.3f}; wrong among the surest {risk}")
 

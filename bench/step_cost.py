@@ -141,7 +141,7 @@ def path_operations(path: DifferencePath, width: int, rows: int, cols: int, patc
             len(grey), KERNELS, grey.shape[1] // stride, grey.shape[2] // stride
         )
     with FlopCounterMode(display=False) as counter:
-        added, seen, told = path(*tokens, *pixels, rows, cols)
+        added, seen, told, _ = path(*tokens, *pixels, rows, cols)
         loss = added.sum()
         if seen is not None and told is not None:
             loss = loss + seen.sum() + told.sum()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,10 +26,36 @@ def test_lines_come_back_in_order_and_a_torn_one_is_dropped(tmp_path: Path) -> N
         journal.append({"n": 3})
         assert list(journal.read()) == [*lines, {"n": 3}]
         journal.close()
-    path.write_bytes(b"x" * 200_000)  # no line end at all
+    path.write_bytes(whole + b"\0" * 5000)  # what a power cut may leave
     journal = Journal(path)
-    assert list(journal.read()) == []
+    assert list(journal.read()) == lines
     journal.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"x" * 200_000,
+        b'{"my": "precious results", "n": [1, 2, 3]}',  # as json.dump writes, without a line end
+        b"before,after\nA/1.png,B/1.png\nA/2.png,B/2.png",
+        b'{\n  "my": 1\n}',
+        bytes(range(256)) * 40,
+    ],
+)
+def test_somebody_elses_file_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "results.json"
+    path.write_bytes(content)
+    for _ in range(2):  # and is not left locked
+        with pytest.raises(InputError, match=r"results\.json"):
+            Journal(path)
+        assert path.read_bytes() == content
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(InputError, match="not a regular file"):
+            Journal(path)
 
 
 def test_a_second_user_and_a_damaged_line_are_refused(tmp_path: Path) -> None:

@@ -37,6 +37,15 @@ def _checksum(line: dict[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(line, sort_keys=True, separators=(',', ':')).encode('ascii')):08x}"
 
 
+def _whole(line: bytes) -> bool:
+    """Whether it is JSON as it stands."""
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     """Every object in a journal, in the order of writing; another process may be writing to it.
 
@@ -77,6 +86,8 @@ class Journal:
         self._synced = time.monotonic()
         self._guard = threading.Lock()
         try:
+            if self.path.exists() and not self.path.is_file():
+                raise InputError(f"{self.path}: not a regular file; expected one to write lines to")
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -86,9 +97,15 @@ class Journal:
         except OSError:
             os.close(self._file)
             raise InputError(f"{self.path}: is in use by another run") from None
-        self._drop_torn_line()
+        try:
+            self._drop_torn_line()
+        except InputError:
+            os.close(self._file)
+            raise
 
     def _drop_torn_line(self) -> None:
+        """Raises InputError, and leaves the file as it is, where its end is no line of ours that was cut short, or what
+        stands before is no journal."""
         size = os.fstat(self._file).st_size
         end = size
         while end > 0:
@@ -98,8 +115,14 @@ class Journal:
                 end = begin + newline + 1
                 break
             end = begin
-        if end < size:
-            os.ftruncate(self._file, end)
+        if end == size:
+            return
+        for _ in read_journal(self.path):  # whole lines that are not ours: somebody else's file
+            pass
+        torn = os.pread(self._file, min(size - end, MAX_LINE + 1), end).strip(b"\0")  # a power cut may leave zeros
+        if (torn and not torn.startswith(b"{")) or len(torn) > MAX_LINE or _whole(torn):
+            raise InputError(f"{self.path}: does not end in a line of ours that was cut short; choose another file")
+        os.ftruncate(self._file, end)
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Every object, in the order of writing. Raises InputError naming the line that is none."""

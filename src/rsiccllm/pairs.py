@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -109,7 +109,7 @@ def open_pair(
                 f"{other}: {found[0]}x{found[1]} pixels, but {before} has {size[0]}x{size[1]}; "
                 "expected equal sizes (--resize fits the second to the first)"
             )
-    first, second = open_image(before, max_pixels), open_image(after, max_pixels)
+    first, second = _both(before, after, max_pixels)
     changed = None if mask is None else open_mask(mask, max_pixels)  # [height, width]
     if second.size != first.size:
         second = second.resize(first.size, PIL.Image.Resampling.BICUBIC)
@@ -146,12 +146,14 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     Transparent pixels become black, so that colours nobody sees are not described. 16-bit grey is divided by 257: the
     range of its type and not of its values, so that two dates keep their true difference in brightness (PIL treats
     16-bit colour likewise). 32-bit integers and floats have no range of use; they are read as 0..1 (floats), 0..255 or
-    0..65535, the first that holds every value, or else stretched between their 1st and 99th percentile.
+    0..65535, the first that holds every value, or else stretched between their 1st and 99th percentile (`both_to_rgb`:
+    of both dates together, so that one value too many does not darken one of them).
     """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image.copy()
     if image.mode.startswith(("I", "F")):
-        return PIL.Image.fromarray(_to_bytes(np.asarray(image), image.mode)).convert("RGB")
+        values = np.asarray(image)
+        return PIL.Image.fromarray(_to_bytes(values, _span([values], image.mode))).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "black"), image).convert("RGB")
@@ -164,20 +166,38 @@ def save_png(image: PIL.Image.Image, path: Path) -> None:
         image.save(handle, format="PNG", compress_level=1)
 
 
-def _to_bytes(values: np.ndarray, mode: str) -> np.ndarray:
+def _both(before: ImageFile, after: ImageFile, max_pixels: int) -> tuple[PIL.Image.Image, PIL.Image.Image]:
+    with _opened(before, max_pixels) as one, _opened(after, max_pixels) as other:
+        return both_to_rgb(one, other)
+
+
+def both_to_rgb(one: PIL.Image.Image, other: PIL.Image.Image) -> tuple[PIL.Image.Image, PIL.Image.Image]:
+    """Two dates as `to_rgb` gives them, 32-bit numbers of one kind by one range."""
+    if one.mode != other.mode or one.mode not in {"I", "F"}:
+        return to_rgb(one), to_rgb(other)
+    values = [np.asarray(one), np.asarray(other)]
+    span = _span(values, one.mode)
+    first, second = (PIL.Image.fromarray(_to_bytes(part, span)).convert("RGB") for part in values)
+    return first, second
+
+
+def _span(parts: Sequence[np.ndarray], mode: str) -> tuple[float, float]:
+    """The numbers that become 0 and 255, of one image or of two dates: see `to_rgb`."""
+    if mode.startswith("I;16"):
+        return 0.0, 65535.0
+    known = np.concatenate([part[np.isfinite(part)].ravel() for part in parts])
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+    if low >= 0 and high <= 65535:
+        return 0.0, 1.0 if mode == "F" and high <= 1 else 255.0 if high <= 255 else 65535.0
+    bottom, top = (float(value) for value in np.percentile(known, (1, 99)))
+    return bottom, max(top, bottom + 1e-6)
+
+
+def _to_bytes(values: np.ndarray, span: tuple[float, float]) -> np.ndarray:
     """[height, width] numbers as [height, width] uint8; what is not finite becomes 0."""
     known = np.isfinite(values)
-    scaled = np.where(known, values, 0).astype(np.float32)
-    low, high = float(scaled.min()), float(scaled.max())
-    if mode.startswith("I;16"):
-        bottom, top = 0.0, 65535.0
-    elif low >= 0 and high <= 65535:
-        bottom = 0.0
-        top = 1.0 if mode == "F" and high <= 1 else 255.0 if high <= 255 else 65535.0
-    else:
-        bottom, top = (float(value) for value in np.percentile(values[known], (1, 99)))
-        top = max(top, bottom + 1e-6)
-    scaled = (scaled - bottom) * (255 / (top - bottom))
+    bottom, top = span
+    scaled = (np.where(known, values, 0).astype(np.float32) - bottom) * (255 / (top - bottom))
     return np.where(known, np.clip(np.rint(scaled), 0, 255), 0).astype(np.uint8)
 
 

@@ -175,6 +175,8 @@ def test_what_is_shown_is_escaped_and_doubt_is_shown() -> None:
     assert "Low confidence, 20 %" in low
     assert "<b>building appears</b>" in low
     assert "Confidence 90 %" in said_html({"m": Caption("x", 0.5, 0.9)})
+    assert "unlike" not in said_html({"m": Caption("x", 0.5, 0.9, familiarity=0.3)})
+    assert "Images unlike those of the model" in said_html({"m": Caption("x", 0.5, 0.9, familiarity=0.1)})
     assert "Confidence over 99 %" in said_html({"m": Caption("x", 0.5, 0.999)})
     assert "not calibrated" in said_html({"m": Caption("x", 0.5)})
     image = Image.new("RGB", (56, 56))

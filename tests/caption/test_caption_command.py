@@ -62,6 +62,8 @@ def test_low_confidence_is_shown(folders: Folders, mapping_checkpoint: Path, tmp
     (outcome,) = Job(folders[0] / "a.png", folders[1] / "a.png", Wanted()).run(str(model))
     assert outcome.line is not None
     assert shown(outcome.line, single=True).endswith("  [uncertain: confidence 0.12]")
+    strange = {**outcome.line, "familiarity": 0.1, "strange": True}
+    assert shown(strange, single=True).endswith("0.12]  [images unlike those of the model's training]")
 
 
 def test_folders_with_faults_are_status_1_and_named(run, folders: Folders, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -162,3 +164,44 @@ def test_killed_it_goes_on_and_prints_into_the_pipe(folders: Folders, mapping_ch
     assert [line.split(b"\t")[0] for line in done.stdout.splitlines()] == [b"a", b"b", b"c", b"d", b"e"]
     assert journal.read_bytes().startswith(held)
     assert journal.read_bytes().count(b"\n") == 5
+
+
+def test_an_overlay_never_goes_over_an_input(run, folders: Folders, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    own = tmp_path / "own"
+    shutil.copytree(folders[0], own)
+    held = {path.name: path.read_bytes() for path in own.iterdir()}
+    for arguments in (
+        (own, folders[1], "--overlay", own),
+        (own / "a.png", folders[1] / "a.png", "--overlay", own / "a.png"),
+    ):
+        status, _, err = run(*arguments)
+        assert status == 2
+        assert "would write over the image" in err
+    assert {path.name: path.read_bytes() for path in own.iterdir()} == held
+
+
+def test_a_file_that_is_no_journal_stays(run, folders: Folders, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    results = tmp_path / "results.json"
+    results.write_text('{"my": "precious results"}')
+    status, _, err = run(folders[0] / "a.png", folders[1] / "a.png", "--jsonl", results)
+    assert (status, results.read_text()) == (2, '{"my": "precious results"}')
+    assert "results.json" in err
+
+
+def test_files_of_other_endings_are_not_passed_over_in_silence(run, folders: Folders, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    two = tmp_path / "1", tmp_path / "2"
+    for folder, own in zip(folders, two, strict=True):
+        own.mkdir()
+        shutil.copy(folder / "a.png", own)
+        Image.open(folder / "a.png").save(own / "b.gif")
+    (two[0] / "notes.txt").write_text("x")
+    status, out, err = run(*two)
+    assert status == 1, "both folders hold b"
+    assert out.startswith("a\t")
+    assert "b: no image by its name; expected one of .bmp" in err
+    assert "2 not read, no image by name (b.gif, ...)" in err
+
+
+def test_a_question_in_another_encoding_is_one_line(run, folders: Folders) -> None:  # type: ignore[no-untyped-def]
+    status, _, err = run(folders[0] / "a.png", folders[1] / "a.png", "--ask", "caf\udce9?")
+    assert (status, err) == (2, "rsiccllm: --ask: not UTF-8 at character 4; expected a text in Unicode\n")

@@ -16,6 +16,7 @@ from rsiccllm import Captioner
 from rsiccllm.caption import captioner as module
 from rsiccllm.caption.borne_out import borne_out
 from rsiccllm.caption.calibration import Calibration
+from rsiccllm.caption.images import pair_of
 from rsiccllm.caption.others import Others
 from rsiccllm.caption.result import Box, Caption, boxes_of
 from rsiccllm.errors import InputError
@@ -231,3 +232,31 @@ def test_boxes_facts_and_json() -> None:
     assert shown["facts"][0]["quantity"] == "two"
     assert Caption("the scene is the same as before", None).changed is False
     assert Caption("x", None).boxes == []
+
+
+def test_numbers_and_questions_that_are_none_are_refused(mapping_checkpoint: Path) -> None:
+    captioner = Captioner.load(mapping_checkpoint)
+    image = np.zeros((56, 56, 3), np.uint8)
+    for more, told in (({"batch_size": 0}, "batch_size: 0; expected at least 1"), ({"candidates": 0}, "candidates: 0"),
+                       ({"seed": -1, "candidates": 2}, "seed: -1")):  # fmt: skip
+        with pytest.raises(InputError, match=told):
+            captioner.caption([image], [image], **more)
+    with pytest.raises(InputError, match="max_new_tokens: 0"):
+        captioner.ask(image, image, "what?", max_new_tokens=0)
+    for question, told in ((None, "question: None, expected a text"), ("a\ud800", "not UTF-8 at character 2")):
+        with pytest.raises(InputError, match=told):
+            captioner.ask(image, image, question)
+
+
+def test_two_dates_of_floats_are_shown_by_one_range(mapping_checkpoint: Path, tmp_path: Path) -> None:
+    """One pixel over 1.0 made its whole date black."""
+    values = np.tile(np.linspace(0, 1, 56, dtype=np.float32), (56, 1))
+    bright = values.copy()
+    bright[0, 0] = 1.01
+    images = [Image.fromarray(each) for each in (values, bright)]
+    for number, image in enumerate(images):
+        image.save(tmp_path / f"{number}.tif")
+    for pair in (pair_of(*images), pair_of(tmp_path / "0.tif", tmp_path / "1.tif")):
+        before, after = (np.asarray(image, np.int16) for image in pair[:2])
+        assert np.abs(before - after)[1:].max() <= 1
+        assert (before.max() == after.max()) or abs(int(before.max()) - int(after.max())) <= 1

@@ -21,6 +21,7 @@ import rasterio.shutil
 import shapely
 from rasterio.transform import from_origin
 from rasterio.warp import Resampling, reproject, transform_geom
+from rasterio.windows import Window
 from rio_cogeo.cogeo import cog_validate
 
 from rasters import ORIGIN, SIDE, SQUARE, scene, write
@@ -43,7 +44,7 @@ class Differ(Captioner):
     stop_after: int | None
 
     def __init__(self) -> None:
-        self.calibration = None
+        self.calibration = self.familiarity = None
         self.asked = 0
         self.stop_after = None
 
@@ -324,9 +325,77 @@ def test_cheap_tests_and_packing() -> None:
     for first, second in ((field, hall), (hall, field)):
         assert not is_still(Patch(first, second, np.ones((256, 256), bool)))
     nearly = whole.copy()
-    nearly[: int(0.85 * SIDE)] = False
+    nearly[: int(0.9 * SIDE)] = False
+    assert not is_empty(Patch(before, after, nearly)), "a tenth of a tile is ground that no other tile may show"
+    nearly[: int(0.99 * SIDE)] = False
     assert is_empty(Patch(before, after, nearly))
     assert not is_empty(Patch(before, after, whole))
     seen = np.random.default_rng(0).random((7, 9)).astype(np.float32)
     assert np.abs(unpack_map(pack_map(seen)) - seen).max() <= 0.5 / 255 + 1e-6
     assert Tile(3, 4, 5, 6).id == "4_3"
+
+
+def test_a_change_at_the_edge_of_the_data_is_kept(differ: Differ, tmp_path: Path, mapping_checkpoint: Path) -> None:
+    """A tile without data overlaps one with: it takes nothing off what is seen there, and says nothing of the rest."""
+    rng = np.random.default_rng(6)
+    before = rng.integers(1, 60, (3, 128, 224), np.uint8)
+    before[:, :, 100:] = 0
+    after = before.copy()
+    after[:, 40:80, 70:100] += 150
+    paths = write(tmp_path / "a.tif", before, nodata=0), write(tmp_path / "b.tif", after, nodata=0)
+    summary = map_rasters(
+        *paths, tmp_path / "out", str(mapping_checkpoint), MapSettings(tile=128, overlap=32, register=False)
+    )
+    assert summary["tiles"] == {"captioned": 1, "empty": 1}
+    with rasterio.open(tmp_path / "out" / "change.tif") as change:
+        seen = change.read(1)
+    assert (seen[44:76, 74:98] > 200).all(), "columns 96 to 100 lie in the empty tile too"
+    assert (seen[:, 100:] == 255).all()
+
+
+def test_south_up_rasters_are_read_and_palettes_refused(tmp_path: Path) -> None:
+    before, after = scene()
+    first, second = write(tmp_path / "a.tif", before), write(tmp_path / "b.tif", after)
+    upside = tmp_path / "south_up.tif"
+    bottom = ORIGIN[1] - before.shape[1] / 2
+    write(upside, after[:, ::-1], transform=rasterio.Affine(0.5, 0, ORIGIN[0], 0, 0.5, bottom))
+    whole = Window(0, 0, before.shape[2], before.shape[1])
+    with Grid(first, second, register=False) as grid, Grid(first, upside, register=False) as turned:
+        assert (turned.width, turned.height) == (grid.width, grid.height)
+        apart = np.abs(grid.read(whole).after.astype(int) - turned.read(whole).after)
+        assert np.median(apart) <= 1
+    with Grid(upside, upside, register=False) as own:
+        assert own.width == before.shape[2]
+    table = tmp_path / "palette.tif"
+    write(table, after[:1], photometric="palette")
+    with rasterio.open(table, "r+") as held:
+        held.write_colormap(1, {value: (value, 0, 0, 255) for value in range(256)})
+    with pytest.raises(InputError, match=r"palette\.tif: its pixels are places in a table of colours"):
+        Grid(first, table)
+
+
+def test_numbers_that_are_none_are_no_data(differ: Differ, tmp_path: Path, mapping_checkpoint: Path) -> None:
+    before, after = (date.astype(np.float32) / 255 for date in scene())
+    after[:, :100] = np.nan
+    paths = write(tmp_path / "a.tif", before), write(tmp_path / "b.tif", after)
+    map_rasters(*paths, tmp_path / "out", str(mapping_checkpoint), MapSettings(tile=128, overlap=32, register=False))
+    with rasterio.open(tmp_path / "out" / "change.tif") as change:
+        assert (change.read(1)[:100] == 255).all()
+        assert (change.read(1)[100:] != 255).all()
+
+
+def test_a_raster_that_was_moved_is_another(differ: Differ, tmp_path: Path, mapping_checkpoint: Path) -> None:
+    """Its place stands in a file beside it, which may be mended without a touch of the raster."""
+    before, after = scene()
+    first = write(tmp_path / "a.tif", before)
+    second = tmp_path / "b.tif"
+    with rasterio.open(second, "w", driver="GTiff", width=after.shape[2], height=after.shape[1], count=3,
+                       dtype="uint8", crs="EPSG:32633") as raster:  # fmt: skip
+        raster.write(after)
+    beside = tmp_path / "b.tfw"
+    beside.write_text(f"0.5\n0\n0\n-0.5\n{ORIGIN[0] + 20.25}\n{ORIGIN[1] - 10.25}\n")
+    settings = MapSettings(tile=128, overlap=32, register=False)
+    map_rasters(first, second, tmp_path / "out", str(mapping_checkpoint), settings)
+    beside.write_text(f"0.5\n0\n0\n-0.5\n{ORIGIN[0] + 0.25}\n{ORIGIN[1] - 0.25}\n")
+    with pytest.raises(InputError, match="was begun with another after"):
+        map_rasters(first, second, tmp_path / "out", str(mapping_checkpoint), settings)

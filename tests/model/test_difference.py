@@ -14,6 +14,7 @@ from rsiccllm.model.difference import (
     fact_cells,
     fact_loss,
     fact_target,
+    look_of,
     map_loss,
     place_code,
     unpatch,
@@ -114,11 +115,20 @@ def test_pairs_of_other_sizes_in_one_batch_are_each_treated_alone() -> None:
         torch.testing.assert_close(together.features[2 * pair + 1], alone.features[1])
         torch.testing.assert_close(together.maps[pair], alone.maps[0])
         torch.testing.assert_close(together.facts[pair], alone.facts[0])
+        torch.testing.assert_close(together.looks[pair], alone.looks[0])
+        assert together.looks[pair].shape == (2, 2 * 32)
         assert together.features[2 * pair].equal(features[2 * pair])
         rows, cols = grids[2 * pair]
         assert together.maps[pair].shape == (2 * rows, 2 * cols)
         assert together.facts[pair].shape == (len(FACTS), 2 * rows, 2 * cols)
         torch.testing.assert_close(together.facts[pair].exp().sum(0), torch.ones(2 * rows, 2 * cols))
+
+
+def test_a_look_is_mean_and_spread_of_each_feature() -> None:
+    cells = torch.tensor([[[[1.0, 3.0]], [[5.0, 5.0]]]])  # one image, two features, two cells
+    torch.testing.assert_close(look_of(cells), torch.tensor([[2.0, 5.0, 2**0.5, 0.0]]))
+    many = 100 + torch.randn(3, 4, 7, 5)
+    torch.testing.assert_close(look_of(many), torch.cat([many.mean((2, 3)), many.std((2, 3))], 1))
 
 
 def test_fact_cells_by_hand() -> None:

@@ -144,7 +144,7 @@ def test_images_in_slices_are_the_images_at_once(
         whole = image_features(model, pixels, grids)
         monkeypatch.setattr("rsiccllm.model.generate.SLICE", 4)
         sliced = image_features(model, pixels, grids)
-    for name in ("pooler_output", "maps", "facts"):
+    for name in ("pooler_output", "maps", "facts", "looks"):
         one, other = getattr(whole, name), getattr(sliced, name)
         assert len(one) == len(other) == (12 if name == "pooler_output" else 6)
         for a, b in zip(one, other, strict=True):

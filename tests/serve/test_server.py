@@ -357,3 +357,10 @@ def test_a_model_that_fails_is_a_500_in_the_form_of_all_faults(
     assert "secret" not in answer.text
     metrics = httpx2.get(f"{served.url.removesuffix('/v1')}/metrics").text
     assert '"500"' in metrics
+
+
+def test_text_that_is_none_is_a_400_and_hardly_any_temperature_is_none(served: Served, pair: tuple[str, str]) -> None:
+    answer = post(served, asked(*pair, text="\ud800 what"))
+    assert (answer.status_code, "not UTF-8" in answer.text) == (400, True)
+    cold, none = (post(served, asked(*pair, temperature=t, max_tokens=8)).json() for t in (1e-320, 0))
+    assert cold["choices"][0]["message"] == none["choices"][0]["message"]

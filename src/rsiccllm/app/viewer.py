@@ -104,6 +104,14 @@ def _fact(fact: Fact) -> list[Html]:
 
 
 def _surety(result: Caption) -> Html:
+    """How far it is to be believed, and whether the images are unlike those of training."""
+    strange = (
+        element("span", "Images unlike those of the model's training", css="doubt") if result.strange else Html("")
+    )
+    return join([_believed(result), strange])
+
+
+def _believed(result: Caption) -> Html:
     if result.confidence is not None:
         share = "over 99 %" if result.confidence > 0.99 else f"{100 * result.confidence:.0f} %"
         if result.uncertain:

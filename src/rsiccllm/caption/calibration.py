@@ -116,17 +116,7 @@ def write_calibration(
     Raises InputError as `fit` does.
     """
     calibration = replace(fit(rows), answers=answers)
-    if not held_out:
-        raise InputError("calibration: no held-out rows, expected at least one")
-    raw = [(clues[0], good) for clues, good in held_out]
-    calibrated = [(calibration.confidence(clues), good) for clues, good in held_out]
-    measured: dict[str, Any] = {}
-    lines = [f"{'on ' + str(len(held_out)) + ' held-out rows':24} error  " + "  ".join(
-        f"risk at {100 * share:.0f} %" for share in COVERAGES)]  # fmt: skip
-    for name, table in (("raw probability", raw), ("calibrated confidence", calibrated)):
-        error, risk = calibration_error(table), risk_coverage(table)
-        measured[name] = {"calibration_error": error, "risk": {f"{share:g}": value for share, value in risk.items()}}
-        lines.append(f"{name:24} {error:.3f}  " + "  ".join(f"{value:12.3f}"[-12:] for value in risk.values()))
+    measured, lines = measure(calibration, held_out)
     write_json(
         folder / (FILE if answers == 1 else FILE_OF_SEVERAL),
         {
@@ -141,6 +131,23 @@ def write_calibration(
         },
     )
     return calibration, lines
+
+
+def measure(calibration: Calibration, held_out: Sequence[Clued]) -> tuple[dict[str, Any], list[str]]:
+    """How far the raw probability and the calibrated confidence of rows that nothing was fitted to are to be believed:
+    calibration error and risk by coverage of each, and lines to print. Raises InputError without rows."""
+    if not held_out:
+        raise InputError("calibration: no held-out rows, expected at least one")
+    raw = [(clues[0], good) for clues, good in held_out]
+    calibrated = [(calibration.confidence(clues), good) for clues, good in held_out]
+    measured: dict[str, Any] = {}
+    lines = [f"{'on ' + str(len(held_out)) + ' held-out rows':24} error  " + "  ".join(
+        f"risk at {100 * share:.0f} %" for share in COVERAGES)]  # fmt: skip
+    for name, table in (("raw probability", raw), ("calibrated confidence", calibrated)):
+        error, risk = calibration_error(table), risk_coverage(table)
+        measured[name] = {"calibration_error": error, "risk": {f"{share:g}": value for share, value in risk.items()}}
+        lines.append(f"{name:24} {error:.3f}  " + "  ".join(f"{value:12.3f}"[-12:] for value in risk.values()))
+    return measured, lines
 
 
 def load_calibration(folder: Path, name: str = FILE) -> Calibration | None:

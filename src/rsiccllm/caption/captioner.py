@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 
 from rsiccllm.caption.calibration import FILE_OF_SEVERAL, Calibration, load_calibration
+from rsiccllm.caption.familiarity import Familiarity, load_familiarity
 from rsiccllm.caption.images import pair_of
+from rsiccllm.caption.question import check_question
 from rsiccllm.caption.result import Caption
 from rsiccllm.errors import InputError
 from rsiccllm.model.checkpoint import load_config, resolve_checkpoint
@@ -52,13 +54,15 @@ class Captioner:
 
     def __init__(
         self, model: Any, processor: PairProcessor, calibration: Calibration | None = None,
-        of_several: Calibration | None = None,
+        of_several: Calibration | None = None, familiarity: Familiarity | None = None,
     ) -> None:  # fmt: skip
-        """of_several: the calibration of captions that are the best of several answers."""
+        """of_several: the calibration of captions that are the best of several answers. familiarity: what images are
+        like on which the model was trained; the calibrations are then fitted with it."""
         self.model = model.eval()
         self.processor = processor
         self.calibration = calibration
         self.of_several = of_several
+        self.familiarity = familiarity
         self._turn = threading.Lock()  # generation keeps positions on the model itself
 
     @classmethod
@@ -79,7 +83,8 @@ class Captioner:
             return OtherCaptioner(VisionLanguageModel.load(name))
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         calibrations = load_calibration(Path(name)), load_calibration(Path(name), FILE_OF_SEVERAL)
-        return cls(load_model(name, dtype=dtype).to(place), load_processor(name), *calibrations)
+        model = load_model(name, dtype=dtype).to(place)
+        return cls(model, load_processor(name), *calibrations, load_familiarity(Path(name)))
 
     @overload
     def caption(self, before: ImageLike, after: ImageLike, *, long: bool = ..., candidates: int | None = ...,
@@ -120,12 +125,15 @@ class Captioner:
 
         It has no confidence: what is calibrated is the model's captions. Raises InputError for an empty question.
         """
-        if not question.strip():
-            raise InputError("question: empty, expected a text")
+        check_question(question)
         return self._each(before, after, resize, 16, question, max_new_tokens, 1, 0)
 
     def _each(self, before: Any, after: Any, resize: bool, batch_size: int, prompt: str, max_new_tokens: int,
               candidates: int, seed: int) -> Caption | list[Caption]:  # fmt: skip
+        for name, value, least in (("batch_size", batch_size, 1), ("candidates", candidates, 1), ("seed", seed, 0),
+                                   ("max_new_tokens", max_new_tokens, 1)):  # fmt: skip
+            if value < least:
+                raise InputError(f"{name}: {value}; expected at least {least}")
         if isinstance(before, list | tuple) != isinstance(after, list | tuple):
             raise InputError("before, after: one is a list and the other is not")
         if not isinstance(before, list | tuple):
@@ -201,7 +209,10 @@ class Captioner:
             seen = np.asarray(wide).clip(0, 1)
         if answer.fact_maps is not None:
             named = answer.fact_maps.numpy()
-        found = Caption(said, chance, None, seen, candidates, named)
+        known = None
+        if self.familiarity is not None and answer.look is not None:
+            known = self.familiarity.of(answer.look.numpy())
+        found = Caption(said, chance, None, seen, candidates, named, familiarity=known)
         if prompt != PROMPTS["caption"]:
             return found
         confidence = None if self.calibration is None else self.calibration.confidence(found.clues)

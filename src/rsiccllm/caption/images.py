@@ -12,7 +12,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from rsiccllm.errors import InputError
-from rsiccllm.pairs import OpenedPair, check_size, open_image, open_pair, to_rgb
+from rsiccllm.pairs import OpenedPair, both_to_rgb, check_size, open_image, open_pair, to_rgb
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,11 @@ def pair_of(before: ImageLike, after: ImageLike, resize: bool = False, where: st
     """
     if isinstance(before, str | PathLike) and isinstance(after, str | PathLike):
         return open_pair(Path(before), Path(after), resize=resize)  # sizes are compared before anything is decoded
-    first, second = image_of(before, f"before{where}"), image_of(after, f"after{where}")
+    names = f"before{where}", f"after{where}"
+    if isinstance(before, PIL.Image.Image) and isinstance(after, PIL.Image.Image) and before.mode in {"I", "F"}:
+        first, second = both_to_rgb(*(_upright(*given) for given in zip((before, after), names, strict=True)))
+    else:
+        first, second = image_of(before, names[0]), image_of(after, names[1])
     if first.size != second.size:
         if not resize:
             raise InputError(
@@ -48,11 +52,7 @@ def image_of(given: ImageLike, name: str) -> PIL.Image.Image:
     if isinstance(given, str | PathLike):
         return open_image(Path(given))
     if isinstance(given, PIL.Image.Image):
-        check_size(name, *given.size)
-        try:
-            return to_rgb(PIL.ImageOps.exif_transpose(given))
-        except Exception as error:  # a damaged file shows when it is decoded, by almost any exception there is
-            raise InputError(f"{name}: cannot be decoded ({' '.join(str(error).split())[:120]})") from None
+        return to_rgb(_upright(given, name))
     torch: Any = sys.modules.get("torch")
     if torch is not None and isinstance(given, torch.Tensor):
         if given.ndim != 3 or given.shape[0] != 3:
@@ -66,6 +66,16 @@ def image_of(given: ImageLike, name: str) -> PIL.Image.Image:
             )
         return _from_array(given, name)
     raise InputError(f"{name}: a {type(given).__name__}, expected a path, a PIL image, a numpy array or a torch tensor")
+
+
+def _upright(given: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    """The image decoded, and turned as its EXIF says."""
+    check_size(name, *given.size)
+    try:
+        given.load()
+        return PIL.ImageOps.exif_transpose(given)
+    except Exception as error:  # a damaged file shows when it is decoded, by almost any exception there is
+        raise InputError(f"{name}: cannot be decoded ({' '.join(str(error).split())[:120]})") from None
 
 
 def _from_array(values: np.ndarray, name: str) -> PIL.Image.Image:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rsiccllm.caption.listing import Item, list_pairs
+from rsiccllm.caption.question import check_question
 from rsiccllm.errors import InputError
 from rsiccllm.journal import Journal
 from rsiccllm.pairs import OpenedPair, open_pair
@@ -60,16 +61,19 @@ def uncollected() -> Iterator[None]:
 class Job:
     """The pairs of one command. Listing them, and opening the image files of a single pair, comes before any model.
 
-    note: what is to be known of the model once `run` has loaded it; often empty.
+    notes: what was passed over in listing them. note: what is to be known of the model once `run` has loaded it; often
+    empty.
     """
 
     def __init__(self, before: Path, after: Path | None, wanted: Wanted) -> None:
         self.wanted = wanted
         self.note = ""
-        self.items = list_pairs(before, after)
+        self.notes: list[str] = []
+        self.items = list_pairs(before, after, self.notes)
         self.single = after is not None and not before.is_dir()
-        if wanted.question is not None and not wanted.question.strip():
-            raise InputError("--ask: empty, expected a question")
+        self._spare_inputs()
+        if wanted.question is not None:
+            check_question(wanted.question, "--ask")
         if self.single:  # a mistake in the one pair is a mistake in the command
             open_pair(self.items[0].before, self.items[0].after, resize=wanted.resize)
 
@@ -149,6 +153,17 @@ class Job:
 
         draw_overlay(pair, result.change_map, self._picture(item))
 
+    def _spare_inputs(self) -> None:
+        """Raise InputError where an overlay would be written over an image that is to be read."""
+        if self.wanted.overlay is None:
+            return
+        read = {path.resolve() for item in self.items for path in (item.before, item.after)}
+        for item in self.items:
+            if (picture := self._picture(item)).resolve() in read:
+                raise InputError(
+                    f"--overlay {self.wanted.overlay}: would write over the image {picture}; choose another"
+                )
+
     def _picture(self, item: Item) -> Path:
         from rsiccllm.rsici.place import safe_name
 
@@ -199,8 +214,10 @@ def _written(item: Item) -> list[int]:
 
 
 def shown(line: dict[str, Any], single: bool) -> str:
-    """A result as a line of text: the caption, after its id where there are several; a doubtful one says so."""
+    """A result as a line of text: the caption, after its id where there are several; doubts are said behind it."""
     text = " ".join(str(line["caption"]).split()) if not single else str(line["caption"])
     doubt = f"  [uncertain: confidence {line['confidence']:.2f}]" if line.get("uncertain") else ""
+    if line.get("strange"):
+        doubt += "  [images unlike those of the model's training]"
     others = "".join(f"\n  or: {other}" for other in line.get("candidates", [])[1:])
     return (text if single else f"{line['id']}\t{text}") + doubt + others

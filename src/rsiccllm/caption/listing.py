@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rsiccllm.errors import InputError
 from rsiccllm.files import inside, read_text
-from rsiccllm.sources.base import images_in, refuse
+from rsiccllm.sources.base import SUFFIXES, images_in, listing, refuse
 
 
 class Item(NamedTuple):
@@ -21,11 +21,12 @@ class Item(NamedTuple):
     fault: str = ""
 
 
-def list_pairs(before: Path, after: Path | None) -> list[Item]:
+def list_pairs(before: Path, after: Path | None, notes: list[str] | None = None) -> list[Item]:
     """Two files: one pair. Two folders: the images whose names match (the endings may differ). A .csv alone: its rows.
 
-    An image that only one of the folders has is an item with a fault. Raises InputError where nothing can be captioned
-    at all.
+    An image that only one of the folders has is an item with a fault, and so are two files of one name of which one is
+    no image by its ending. notes: told how many other files were passed over. Raises InputError where nothing can be
+    captioned at all.
     """
     if after is None:
         if before.suffix.lower() != ".csv":
@@ -36,11 +37,13 @@ def list_pairs(before: Path, after: Path | None) -> list[Item]:
         raise InputError(f"{folder} is a directory and {file} is not; expected two images or two folders")
     if not before.is_dir():
         return [Item(before.stem, before, after)]
-    return _from_folders(before, after)
+    return _from_folders(before, after, [] if notes is None else notes)
 
 
-def _from_folders(before: Path, after: Path) -> list[Item]:
-    first, second = images_in(before, refuse, []), images_in(after, refuse, [])
+def _from_folders(before: Path, after: Path, notes: list[str]) -> list[Item]:
+    first, second = images_in(before, refuse, notes), images_in(after, refuse, notes)
+    others = [{Path(name).stem: name for name in listing(folder)} for folder in (before, after)]
+    unread = others[0].keys() & others[1].keys() - first.keys() - second.keys()
     if not first.keys() & second.keys():
         raise InputError(f"{before} and {after}: no image of one has the name of one of the other")
     items = []
@@ -53,6 +56,9 @@ def _from_folders(before: Path, after: Path) -> list[Item]:
             except InputError as error:  # a symbolic link that leads out of the folder
                 fault = fault or str(error)
         items.append(Item(name, before / first.get(name, name), after / second.get(name, name), fault))
+    for name in sorted(unread):
+        paths = before / others[0][name], after / others[1][name]
+        items.append(Item(name, *paths, f"no image by its name; expected one of {', '.join(sorted(SUFFIXES))}"))
     return items
 
 

@@ -17,6 +17,10 @@ THRESHOLD = 0.5
 LOW = 0.5
 """Confidence under which a caption is more likely wrong than right; it is then shown as uncertain."""
 
+STRANGE = 0.2
+"""Familiarity under which images are said to be unlike those of training: four times as far off as is usual there; one
+of a hundred pairs of training comes to 0.3."""
+
 SPECK = 24
 """Parts of the map of fewer pixels get no box: at 0.5 m a square of 2.5 m, smaller than any building."""
 
@@ -41,7 +45,8 @@ class Caption:
     size, or None where the model has no map. candidates: the caption and other answers, where several were asked for.
     fact_maps: [FACTS, rows, cols] float16 in 0..1 in cells of the model's map, which fact it is where there is change
     (`rsiccllm.model.difference.FACTS`), or None; `map_of` reads it. agreement: of several answers, how far the others
-    say the same, 0..1 (`rsiccllm.caption.others.Others.agreement`).
+    say the same, 0..1 (`rsiccllm.caption.others.Others.agreement`). familiarity: how like what the model was trained on
+    the images are, 0..1, a half being usual (`rsiccllm.caption.familiarity`); None where the model does not know.
     """
 
     caption: str
@@ -51,6 +56,7 @@ class Caption:
     candidates: tuple[str, ...] = ()
     fact_maps: np.ndarray | None = None
     agreement: float | None = None
+    familiarity: float | None = None
 
     def map_of(self, thing: Object, direction: Direction | None = None) -> np.ndarray | None:
         """Where `thing` appeared or disappeared (None: either): [height, width] float32 in 0..1; None without a map."""
@@ -71,9 +77,9 @@ class Caption:
 
         Support: the highest value of the fact's own map (`map_of`). Share: of all that changed in the map, how much is
         that fact. Of a text that denies any change both are one minus the map's highest value; of one that names no
-        fact, that value. Of several answers their agreement is a clue more.
+        fact, that value. Of several answers their agreement is a clue more, and so is the images' familiarity.
         """
-        agreed = () if self.agreement is None else (self.agreement,)
+        agreed = tuple(clue for clue in (self.agreement, self.familiarity) if clue is not None)
         if self.change_map is None or self.fact_maps is None:
             return self.probability or 0.0, *agreed
         highest = float(self.change_map.max())
@@ -104,6 +110,11 @@ class Caption:
         """Whether the calibrated confidence is low (under `LOW`). False where there is no calibration to ask."""
         return self.confidence is not None and self.confidence < LOW
 
+    @property
+    def strange(self) -> bool:
+        """Whether the images are unlike what the model was trained on (`STRANGE`). False where it cannot tell."""
+        return self.familiarity is not None and self.familiarity < STRANGE
+
     @cached_property
     def boxes(self) -> list[Box]:
         """Connected parts of the change map at `THRESHOLD`, largest first, without specks; empty without a map."""
@@ -120,6 +131,9 @@ class Caption:
             "facts": [fact.model_dump() for fact in self.facts],
             "boxes": [[*box[:4], round(box.score, 4)] for box in self.boxes],
             **({} if self.agreement is None else {"agreement": round(self.agreement, 4)}),
+            **(
+                {} if self.familiarity is None else {"familiarity": round(self.familiarity, 4), "strange": self.strange}
+            ),
             **({"candidates": list(self.candidates)} if self.candidates else {}),
         }
 

@@ -52,6 +52,8 @@ def caption(
     from rsiccllm.caption.job import Job, Wanted, shown, uncollected
 
     job = Job(before, after, Wanted(long, ask, candidates, resize, batch_size, overlay, jsonl))
+    for note in job.notes:
+        say(f"note: {note}")
     with uncollected():
         quiet()
     failed = 0

@@ -165,6 +165,9 @@ class Grid:
             raise InputError(f"{path}: has no coordinate system; expected a georeferenced raster")
         if np.dtype(source.dtypes[0]).kind not in "uif":
             raise InputError(f"{path}: pixels of type {source.dtypes[0]}; expected integers or floats")
+        if ColorInterp.palette in source.colorinterp:
+            raise InputError(f"{path}: its pixels are places in a table of colours; expected colours "
+                             "(gdal_translate -expand rgb writes them)")  # fmt: skip
         rows, columns = max(source.block_shapes, key=math.prod)
         if rows * columns * source.count * np.dtype(source.dtypes[0]).itemsize > MAX_BLOCK:
             raise InputError(
@@ -186,7 +189,7 @@ class Grid:
             boxes.append(box)
             # Of the pixels as they are, so that a skewed or turned raster counts by its area.
             area = (box[2] - box[0]) * (box[3] - box[1]) / (source.width * source.height)
-            sides.append(float(max(source.res)) if source.crs == crs else math.sqrt(area))
+            sides.append(float(max(map(abs, source.res))) if source.crs == crs else math.sqrt(area))
         left, bottom = (max(box[i] for box in boxes) for i in (0, 1))
         right, top = (min(box[i] for box in boxes) for i in (2, 3))
         side = max(sides)
@@ -205,8 +208,10 @@ class Grid:
 
     def _box(self, source: Any, crs: Any) -> tuple[float, float, float, float]:
         """Left, bottom, right, top of a raster in another coordinate system."""
+        west, south, east, north = source.bounds  # of a raster stored from south to north these are the other way round
+        box = min(west, east), min(south, north), max(west, east), max(south, north)
         try:
-            box = transform_bounds(source.crs, crs, *source.bounds, densify_pts=21)
+            box = transform_bounds(source.crs, crs, *box, densify_pts=21)
         except (rasterio.errors.RasterioError, CPLE_BaseError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"{source.name}: its coordinate system leads nowhere on the ground ({reason})") from None
@@ -291,6 +296,16 @@ class Grid:
             images.append(np.rint(stretched).astype(np.uint8))
         before, after = ((image * valid).transpose(1, 2, 0) for image in images)
         return Patch(before, after, valid)
+
+    def valid(self, window: Window) -> np.ndarray:
+        """Where both dates have data in a window of the grid, [height, width] bool; NaN is no data."""
+        found = np.ones((int(window.height), int(window.width)), bool)
+        for path, raster, bands, source in zip(self.paths, self.rasters, self.bands, self.sources, strict=True):
+            with readable(path):
+                found &= raster.dataset_mask(window=window) > 0
+                if np.dtype(source.dtypes[0]).kind == "f":
+                    found &= np.isfinite(raster.read(bands, window=window)).all(0)
+        return found
 
     def _estimate(self) -> Shift:
         """The shift between the dates by phase correlation in windows spread over the grid, their median."""

@@ -14,7 +14,7 @@ from rasterio.windows import Window
 
 from rsiccllm.caption.result import THRESHOLD
 from rsiccllm.errors import InputError
-from rsiccllm.geo.grid import Grid, readable
+from rsiccllm.geo.grid import Grid
 from rsiccllm.geo.tiles import Strip, Tile, starts, unpack_map
 
 BAND = 4096
@@ -26,8 +26,8 @@ NODATA = 255
 def write_change(grid: Grid, journal: Path, size: int, overlap: int, change: Path, mask: Path) -> None:
     """Merge the maps in a journal of tiles.
 
-    change: a COG, 0 (no change) to 254, NODATA where a date has no data. mask: a GeoTIFF, 1 where the map reaches
-    THRESHOLD, else 0. size, overlap: of the tiles.
+    change: a COG, 0 (no change) to 254, NODATA where a date has no data or no tile with data was looked at. mask: a
+    GeoTIFF, 1 where the map reaches THRESHOLD, else 0. size, overlap: of the tiles.
     """
     places = _places(journal)
     profile: dict[str, Any] = {
@@ -47,10 +47,8 @@ def write_change(grid: Grid, journal: Path, size: int, overlap: int, change: Pat
             for left in range(0, grid.width, BAND):
                 width = min(BAND, grid.width - left)
                 for window, values in _band(grid, lines, places, left, width, size, overlap):
-                    valid = np.ones(values.shape, bool)
-                    for path, raster in zip(grid.paths, grid.rasters, strict=True):
-                        with readable(path):
-                            valid &= raster.dataset_mask(window=window) > 0
+                    valid = grid.valid(window) & np.isfinite(values)
+                    values = np.where(valid, values, 0)
                     seen.write(np.where(valid, np.rint(254 * values), NODATA).astype(np.uint8), 1, window=window)
                     cut.write(((values >= THRESHOLD) & valid).astype(np.uint8), 1, window=window)
         rasterio.shutil.copy(plain, copy, driver="COG", compress="deflate")
@@ -84,5 +82,6 @@ def _band(grid: Grid, lines: Any, places: dict[str, int], left: int, width: int,
             tile = Tile(begin, top, across, down)
             lines.seek(places[tile.id])
             held = json.loads(lines.readline())
-            strip.add(tile, unpack_map(held["map"]) if "map" in held else np.zeros((2, 2), np.float32))
+            if held["state"] != "empty":
+                strip.add(tile, unpack_map(held["map"]) if "map" in held else np.zeros((2, 2), np.float32))
         yield Window(left, top, width, following - top), strip.flush(following - top)

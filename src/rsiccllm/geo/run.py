@@ -120,13 +120,16 @@ def _caption_tiles(job: Job, grid: Grid, out: Path, settings: MapSettings) -> No
 def _stamp(before: Path, after: Path, name: str, grid: Grid, settings: MapSettings) -> dict[str, Any]:
     """All that shapes a tile's caption; the rest may change between two calls."""
     files = {}
-    for side, path in (("before", before), ("after", after)):
-        read = [path, *(check_vrt(path) if path.suffix.lower() == ".vrt" else ())]
-        held = [file.stat() for file in read]
+    for side, path, source in zip(("before", "after"), (before, after), grid.sources, strict=True):
+        # What lies beside a raster (.tfw, .aux.xml) says where it is and what its pixels mean.
+        beside = [file for name in source.files if (file := Path(name)).is_file()]
+        read = {path, *beside, *(check_vrt(path) if path.suffix.lower() == ".vrt" else ())}
+        held = [file.stat() for file in sorted(read)]
         files[side] = {"path": str(path), "bytes": sum(one.st_size for one in held),
-                       "written": max(one.st_mtime_ns for one in held)}  # fmt: skip
+                       "written": max(one.st_mtime_ns for one in held), "crs": source.crs.to_string(),
+                       "transform": list(source.transform)[:6]}  # fmt: skip
     return {
-        "schema": "rsiccllm.map.v2",
+        "schema": "rsiccllm.map.v3",
         "model": weights_digest(name),
         **files,
         "grid": {"crs": grid.crs.to_string(), "transform": list(grid.transform)[:6], "width": grid.width,

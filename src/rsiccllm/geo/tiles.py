@@ -11,8 +11,9 @@ import numpy as np
 
 from rsiccllm.geo.grid import Patch
 
-EMPTY = 0.2
-"""Share of pixels with data, under which a tile is empty."""
+EMPTY = 0.02
+"""Share of pixels with data, under which a tile is empty: nobody looks at it, and where no other tile covers it the map
+has no data."""
 CELL = 8
 """Pixels a side of the means by which two dates are compared cheaply."""
 STILL = 6.0
@@ -47,14 +48,20 @@ def starts(length: int, size: int, overlap: int) -> list[int]:
 
 
 def is_empty(patch: Patch) -> bool:
-    return bool(patch.valid.mean() < EMPTY)
+    """Whether there is too little data to tell anything from: next to none, or no cell with more than half of it."""
+    return bool(patch.valid.mean() < EMPTY) or not (_shares(patch.valid) > 0.5).any()
+
+
+def _shares(valid: np.ndarray) -> np.ndarray:
+    """The share of each cell that has data, [rows, cols] in 0..1."""
+    size = (max(1, valid.shape[1] // CELL), max(1, valid.shape[0] // CELL))
+    return np.asarray(cv2.resize(valid.astype(np.float32), size, interpolation=cv2.INTER_AREA))
 
 
 def is_still(patch: Patch) -> bool:
     """Whether the dates are the same but for light: cheap, and sure rather than keen."""
-    valid = patch.valid.astype(np.float32)
-    size = (max(1, valid.shape[1] // CELL), max(1, valid.shape[0] // CELL))
-    share = cv2.resize(valid, size, interpolation=cv2.INTER_AREA)
+    share = _shares(patch.valid)
+    size = share.shape[::-1]
     means = [
         cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_AREA) / np.maximum(share, 1e-6)[..., None]
         for image in (patch.before, patch.after)
@@ -141,8 +148,9 @@ class Strip:
         self._weight[part] += weight[own]
 
     def flush(self, rows: int) -> np.ndarray:
-        """The first `rows` rows, [rows, width] in 0..1, which are then let go."""
-        done = self._sum[:rows] / np.maximum(self._weight[:rows], 1e-6)
+        """The first `rows` rows, [rows, width] in 0..1, NaN where no tile was added, which are then let go."""
+        weight = self._weight[:rows]
+        done = np.where(weight > 0, self._sum[:rows] / np.maximum(weight, 1e-6), np.nan)
         for held in (self._sum, self._weight):
             held[: len(held) - rows] = held[rows:].copy()
             held[len(held) - rows :] = 0

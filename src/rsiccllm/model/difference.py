@@ -27,15 +27,16 @@ FACTS: tuple[tuple[str, str], ...] = tuple((thing, direction) for thing in OBJEC
 
 
 class DifferenceOutput(NamedTuple):
-    """features: one [tokens, dim] an image, the second of each pair changed. maps, facts: None where there is no map.
+    """features: one [tokens, dim] an image, the second of each pair changed. The rest: None where there is no map.
 
     maps: one [rows, cols] a pair, the log odds of change in each cell. facts: one [FACTS, rows, cols] a pair, the log
-    probability of each fact in a cell, given that it changed.
+    probability of each fact in a cell, given that it changed. looks: one [2, 2 x width] a pair, `look_of` each date.
     """
 
     features: list[Tensor]
     maps: list[Tensor] | None
     facts: list[Tensor] | None
+    looks: list[Tensor] | None
 
 
 ANCHORS = 8
@@ -75,12 +76,13 @@ class DifferencePath(nn.Module):
         rows: int,
         cols: int,
         within: Sequence[tuple[Tensor, Tensor]] = (),
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
         """first, second: [pairs, tokens, dim]. pixels_*: [pairs, patches, numbers], normalised as the processor does.
 
         rows, cols: tokens. within: first and second again, within the tower after each of `depths`: [pairs, tokens,
         width of the tower]. Returns what is added to the second image's tokens [pairs, tokens, dim], and, where the
-        variant has a map, the maps [pairs, height, width] and facts [pairs, FACTS, height, width] of DifferenceOutput.
+        variant has a map, the maps [pairs, height, width], facts [pairs, FACTS, height, width] and looks of
+        DifferenceOutput.
         """
         raise NotImplementedError
 
@@ -109,6 +111,7 @@ class DifferencePath(nn.Module):
         enhanced = list(features)
         maps: dict[int, Tensor] = {}
         facts: dict[int, Tensor] = {}
+        looks: dict[int, Tensor] = {}
         for rows, cols in sorted(set(grids)):
             chosen = [i for i in range(0, len(grids), 2) if grids[i] == (rows, cols)]
 
@@ -116,13 +119,13 @@ class DifferencePath(nn.Module):
                 return torch.stack([source[i] for i in chosen]), torch.stack([source[i + 1] for i in chosen])
 
             deep = [dates(layer) for layer in within]
-            added, seen, told = self(*dates(features), *dates(pixels), rows, cols, deep)
+            added, seen, told, look = self(*dates(features), *dates(pixels), rows, cols, deep)
             for at, image in enumerate(chosen):
                 enhanced[image + 1] = features[image + 1] + added[at]
-                if seen is not None and told is not None:
-                    maps[image], facts[image] = seen[at], told[at]
-        in_order = sorted(maps)
-        return DifferenceOutput(enhanced, [maps[i] for i in in_order] or None, [facts[i] for i in in_order] or None)
+                if seen is not None and told is not None and look is not None:
+                    maps[image], facts[image], looks[image] = seen[at], told[at], look[at]
+        found = ([of[i] for i in sorted(of)] or None for of in (maps, facts, looks))
+        return DifferenceOutput(enhanced, *found)
 
 
 class ZeroLinear(nn.Linear):
@@ -168,7 +171,8 @@ class PixelTower(nn.Module):
         """images: [images, 3, height, width]. Returns [images, widths[i], height, width] in cells, finest first."""
         # Each image by its own mean and spread: what is left is surface, not light.
         centred = images - images.mean((2, 3), keepdim=True)
-        found = [self.blocks[0](self.stem(centred / (centred.std((2, 3), keepdim=True) + 1e-3)))]
+        spread = torch.linalg.vector_norm(centred, dim=(2, 3), keepdim=True) / math.sqrt(centred[0, 0].numel() - 1)
+        found = [self.blocks[0](self.stem(centred / (spread + 1e-3)))]
         for down, block in zip(self.down, list(self.blocks)[1:], strict=True):
             found.append(block(down(found[-1])))
         return found
@@ -202,7 +206,10 @@ def _aligned(one: Tensor, two: Tensor, sharpness: Tensor) -> Tensor:
     around = [wide[..., y : y + rows, x : x + cols] for y in range(3) for x in range(3)]
     apart = torch.stack([(cell - two).square().mean(1) for cell in around])  # [9, pairs, rows, cols]
     shares = (-sharpness * apart).softmax(0)
-    return torch.stack([share[:, None] * cell for share, cell in zip(shares, around, strict=True)]).sum(0)
+    total = shares[0][:, None] * around[0]
+    for share, cell in zip(shares[1:], around[1:], strict=True):
+        total = torch.addcmul(total, share[:, None], cell)  # a sum of nine held at once takes three times as long
+    return total
 
 
 class Moved(nn.Module):
@@ -226,6 +233,19 @@ def unpatch(patches: Tensor, rows: int, cols: int, merge: int, patch: int) -> Te
     """
     grid = patches.reshape(len(patches), rows, cols, merge, merge, 3, -1, patch, patch)[..., 0, :, :]
     return grid.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(len(patches), 3, rows * merge * patch, cols * merge * patch)
+
+
+def look_of(cells: Tensor) -> Tensor:
+    """What an image is like as a whole: the mean and the spread of each feature over its finest cells.
+
+    Kinds of imagery differ in these long before a model's answers show it. cells: [images, width, height, width].
+    Returns [images, 2 x width] float32.
+    """
+    flat = cells.flatten(2).float()
+    mean = flat.mean(2)
+    # The norm, for torch's own std takes ten times as long.
+    spread = torch.linalg.vector_norm(flat - mean[..., None], dim=2) / math.sqrt(max(flat.shape[2] - 1, 1))
+    return torch.cat([mean, spread], 1)
 
 
 class ChangeMap(DifferencePath):
@@ -272,10 +292,11 @@ class ChangeMap(DifferencePath):
         rows: int,
         cols: int,
         within: Sequence[tuple[Tensor, Tensor]] = (),
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As in DifferencePath; a cell of the maps is MAP_STRIDE pixels a side."""
         pixels = unpatch(torch.cat([pixels_first, pixels_second]), rows, cols, self.merge, self.patch)
-        scales = [compare(found) for compare, found in zip(self.compare, self.tower(pixels), strict=True)]
+        cells = self.tower(pixels)
+        scales = [compare(found) for compare, found in zip(self.compare, cells, strict=True)]
         moved = self.tokens(self.norm(second) - self.norm(first))  # [pairs, tokens, width]
         for read, (one, two) in zip(self.within, within, strict=True):
             moved = moved + read(one, two)
@@ -292,17 +313,19 @@ class ChangeMap(DifferencePath):
         height, width = chance.shape[-2:]
         place = place_code(height, width, first.device).to(both.dtype).expand(len(first), -1, -1, -1)
         what = both - both.mean((2, 3), keepdim=True)  # against the rest of the image: see `place_code`
-        told = torch.cat([what, place, facts.exp().to(both.dtype)], 1) * chance  # [pairs, parts, height, width]
+        held = facts.exp().to(both.dtype) * chance  # [pairs, FACTS, height, width]
+        told = (what * chance, place * chance, held)  # apart, for all in one tensor is a copy more
         # The mean over what changed, whatever its size, as loud as the surest cell: nothing where nothing changed.
-        pooled = told.sum((2, 3)) / (chance.sum((2, 3)) + 1e-3)
-        local = nn.functional.adaptive_avg_pool2d(told, (rows, cols)).flatten(2).transpose(1, 2)
+        pooled = torch.cat([part.sum((2, 3)) for part in told], 1) / (chance.sum((2, 3)) + 1e-3)
+        local = torch.cat([nn.functional.adaptive_avg_pool2d(part, (rows, cols)) for part in told], 1)
+        local = local.flatten(2).transpose(1, 2)  # [pairs, tokens, parts]
         sure = nn.functional.adaptive_avg_pool2d(chance, (rows, cols)).flatten(2).transpose(1, 2)  # [pairs, tokens, 1]
         # Of each fact its own place: a changed cell says where the whole of what happened there is, since "in the top
         # left" is true of a neighbourhood and not of each of its houses, and the mean over two changes is neither's.
-        held = facts.exp().to(both.dtype) * chance  # [pairs, FACTS, height, width]
         places = torch.einsum("pfhw,pahw->pfa", held, place) / (held.sum((2, 3)) + 1e-3)[..., None]
         added = self._message(pooled[:, None], places) * chance.amax((2, 3))[:, None]
-        return added + self._message(local, places) * sure, logits, facts
+        looks = torch.stack(look_of(cells[0].detach()).chunk(2), 1)
+        return added + self._message(local, places) * sure, logits, facts, looks
 
     def _message(self, told: Tensor, places: Tensor) -> Tensor:
         """What is said to the language model of changed ground: [pairs, cells, parts] to [pairs, cells, tokens].

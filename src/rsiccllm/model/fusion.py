@@ -58,17 +58,17 @@ class Fusion(DifferencePath):
     def forward(
         self, first: Tensor, second: Tensor, pixels_first: Tensor, pixels_second: Tensor, rows: int, cols: int,
         within: Sequence[tuple[Tensor, Tensor]] = (),
-    ) -> tuple[Tensor, None, None]:  # fmt: skip
+    ) -> tuple[Tensor, None, None, None]:  # fmt: skip
         """As in DifferencePath; there is no map, and `within` is not read."""
         images = unpatch(torch.cat([pixels_first, pixels_second]), rows, cols, self.merge, self.patch)
         one, two = images.chunk(2)  # [pairs, 3, height, width]
         blocks = pixel_unshuffle(two - one, self.merge * self.patch)  # [pairs, 3 * side^2, rows, cols]
         pixel = self.pixel(blocks.flatten(2).transpose(1, 2))  # [pairs, tokens, width]
         if self.variant == "paper-no-texture":
-            return self.out(attend(pixel, pixel)[0]), None, None
+            return self.out(attend(pixel, pixel)[0]), None, None, None
         texture = self.texture(self._texture(images, cols).to(second.dtype))
         query = texture if self.variant == "paper-no-pixel" else pixel
-        return self.out(attend(query, texture)[0]), None, None
+        return self.out(attend(query, texture)[0]), None, None, None
 
     @torch.no_grad()
     def _texture(self, images: Tensor, cols: int) -> Tensor:

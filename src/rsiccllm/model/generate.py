@@ -25,7 +25,8 @@ Encoded = dict[str, Tensor]
 class Answer(NamedTuple):
     """text; probability: geometric mean of its tokens' probabilities; change_map: [rows, cols] in 0..1, or None.
 
-    fact_maps: [FACTS, rows, cols] in 0..1 of float16, which fact it is where there is change, or None.
+    fact_maps: [FACTS, rows, cols] in 0..1 of float16, which fact it is where there is change, or None. look: what each
+    date is like ([2, numbers], `rsiccllm.model.difference.look_of`), or None.
     tokens: how many it has, the end counted. ended: False where it was cut at the limit. entropy: mean of its tokens'
     distributions, in nats.
     """
@@ -37,6 +38,7 @@ class Answer(NamedTuple):
     ended: bool
     entropy: float
     fact_maps: Tensor | None = None
+    look: Tensor | None = None
 
 
 class Sampled(NamedTuple):
@@ -132,7 +134,7 @@ def image_features(model: Any, pixels: Tensor, grids: Tensor) -> Any:
         begin = end
     whole = parts[0]
     whole.pooler_output = tuple(image for part in parts for image in part.pooler_output)
-    for name in ("maps", "facts"):
+    for name in ("maps", "facts", "looks"):
         if getattr(whole, name, None) is not None:
             setattr(whole, name, [pair for part in parts for pair in getattr(part, name)])
     if getattr(whole, "deepstack_features", None) is not None:  # of Qwen3-VL: a tuple of images for each layer
@@ -157,10 +159,11 @@ def generate_encoded(
     pixels = batch.pop("pixel_values", None)
     maps: list[Tensor] | None = None
     facts: list[Tensor] | None = None
+    looks: list[Tensor] | None = None
     if pixels is not None:
         encoded = image_features(model, pixels, batch["image_grid_thw"])
         batch["mm_encoder_outputs"] = {"image": encoded}
-        maps, facts = getattr(encoded, "maps", None), getattr(encoded, "facts", None)
+        maps, facts, looks = (getattr(encoded, name, None) for name in ("maps", "facts", "looks"))
     output = model.generate(
         **batch,
         max_new_tokens=max_new_tokens,
@@ -169,7 +172,7 @@ def generate_encoded(
         return_dict_in_generate=True,
         streamer=None if tell is None else Told(tell),
     )
-    return answers_of(output, batch["input_ids"].shape[1], processor.tokenizer, maps, facts)
+    return answers_of(output, batch["input_ids"].shape[1], processor.tokenizer, maps, facts, looks)
 
 
 def answers_of(
@@ -178,11 +181,12 @@ def answers_of(
     tokenizer: Any,
     maps: Sequence[Tensor] | None = None,
     facts: Sequence[Tensor] | None = None,
+    looks: Sequence[Tensor] | None = None,
 ) -> list[Answer]:
     """What `generate` returned, with its logits, as answers.
 
     begin: tokens of the padded prompts, which stand before the answers. maps: log odds of change, [rows, cols] each.
-    facts: log probabilities, [FACTS, rows, cols] each.
+    facts: log probabilities, [FACTS, rows, cols] each. looks: [2, numbers] each.
     """
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     new = output.sequences[:, begin:]  # [batch, answer tokens]
@@ -206,6 +210,7 @@ def answers_of(
             ended[row],
             float(entropy[row]),
             named[row],
+            None if looks is None else looks[row].cpu(),
         )
         for row, text in enumerate(texts)
     ]

@@ -140,19 +140,19 @@ class _Body(_Mixin):
     def get_image_features(
         self, pixel_values: Tensor, image_grid_thw: Tensor, encoded: Any = None, **kwargs: Any
     ) -> Any:
-        """As the base class gives them, with the difference added; and `maps` and `facts` as in DifferenceOutput.
+        """As the base class gives them, with the difference added; and maps, facts and looks as in DifferenceOutput.
 
         encoded: what `tower_features` gave for these images, where it is known already.
         """
         if encoded is None:
             encoded = self.tower_features(pixel_values, image_grid_thw, **kwargs)
-        encoded.maps = encoded.facts = None
+        encoded.maps = encoded.facts = encoded.looks = None
         if self.difference is not None:
             merge = self.config.vision_config.spatial_merge_size
             grids = [(int(rows) // merge, int(cols) // merge) for _, rows, cols in image_grid_thw.tolist()]
             enhanced = self.difference.enhance(list(encoded.pooler_output), pixel_values, grids, encoded.within)
             encoded.pooler_output = tuple(enhanced.features)
-            encoded.maps, encoded.facts = enhanced.maps, enhanced.facts
+            encoded.maps, encoded.facts, encoded.looks = enhanced.maps, enhanced.facts, enhanced.looks
         return encoded
 
 

@@ -10,12 +10,16 @@ from typing import Annotated, Any, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rsiccllm.caption.question import check_question
 from rsiccllm.errors import InputError
 from rsiccllm.files import describe_validation
 from rsiccllm.pairs import OpenedPair, decode_image
 from rsiccllm.rsici.prompts import PROMPTS
 from rsiccllm.serve.remote import fetch
 from rsiccllm.serve.settings import Limits
+
+COLD = 1e-5
+"""A lower temperature is the likeliest answer, as 0 is: nothing can be divided by the least of them."""
 
 
 class Refusal(Exception):
@@ -124,6 +128,11 @@ def read_wish(data: bytes, name: str, limits: Limits, forbidden: tuple[str, ...]
     last = users[-1].content
     texts = [last] if isinstance(last, str) else [part.text for part in last or () if isinstance(part, _TextPart)]
     prompt = "\n".join(texts).strip()
+    if prompt:
+        try:
+            check_question(prompt, "field 'messages'")
+        except InputError as error:
+            raise Refusal(400, str(error), param="messages") from None
     if len(prompt) > limits.text_characters:
         raise Refusal(400, f"a question of {len(prompt)} characters; expected at most {limits.text_characters}")
     if special := next((token for token in forbidden if token in prompt), None):
@@ -140,7 +149,7 @@ def read_wish(data: bytes, name: str, limits: Limits, forbidden: tuple[str, ...]
         # OpenAI's default is what fits; a request for more than is allowed gets what is allowed.
         max_tokens=min(body.max_completion_tokens or body.max_tokens or longest, limits.max_tokens),
         # Several likeliest answers would all be the same one.
-        temperature=float(choices > 1) if body.temperature is None else body.temperature,
+        temperature=float(choices > 1) if body.temperature is None else body.temperature * (body.temperature >= COLD),
         top_p=1.0 if body.top_p is None else body.top_p,
         seed=body.seed,
     )
