@@ -546,3 +546,27 @@ def test_real_captions(shared_data: Path) -> None:
     assert sum(bool(p.facts) for p in parsed) / len(parsed) > 0.99
     assert not any(p.changed is False for p in parsed)
     assert all(parse(caption).changed is False for caption in same)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2 houses are built", ("building", "appear", "two")),
+        ("3 buildings appear", ("building", "appear", "three")),
+        ("1 house is removed", ("building", "disappear", "one")),
+        ("7 trees are planted", ("tree", "appear", "several")),
+        ("the images are identical except for one new road", ("road", "appear", "one")),
+        ("Nothing changed except\na new road.", ("road", "appear", "one")),
+        ("apart from a new building, nothing has changed", ("building", "appear", "one")),
+        ("aside from two demolished houses the scene is unchanged", ("building", "disappear", "two")),
+    ],
+)
+def test_numbers_in_digits_and_what_a_denial_leaves_out(text: str, expected: tuple[str, str, str]) -> None:
+    found = parse(text)
+    assert found.changed is True
+    assert [(fact.object, fact.direction, fact.quantity) for fact in found.facts] == [expected]
+
+
+def test_a_denial_that_leaves_out_no_thing_stays_one() -> None:
+    for text in ("nothing has changed except the light", "there is no difference", "except " * 2000 + "no change"):
+        assert (parse(text).changed, parse(text).facts) == (False, []), text[:60]

@@ -6,6 +6,7 @@ canonical names; the surface words that stand for each live in `words.yaml` besi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -74,6 +75,15 @@ class Parsed:
     objects: frozenset[str] = frozenset()
 
 
+_BUT = r"(?:except(?:ing)?(?: for| that)?|apart from|aside from|other than|besides)"
+EXCEPTED = re.compile(
+    rf"^{_BUT} (?P<before>.*?)(?:,| (?=(?:the|both|these|nothing|no) ))|\b{_BUT} (?P<after>.+)$", re.IGNORECASE
+)
+"""What a denial leaves out: at the head of the sentence, or behind the denial. Of a text with single blanks."""
+
+GONE = {"demolished", "removed", "destroyed", "felled", "missing", "vanished", "lost"}
+"""Before a noun without a verb, that the thing went: "two demolished houses"."""
+
 OPPOSITE: dict[str, str] = {"appear": "disappear", "disappear": "appear"}
 """What each direction is when the dates are swapped."""
 
@@ -92,7 +102,12 @@ def parse(caption: str, words: Words | None = None) -> Parsed:
     `words`: the vocabulary, `words.yaml` if None. Never raises; an unknown word is passed over.
     """
     words = words or load_words()
-    return facts_of(read(caption, words), words)
+    found = facts_of(read(caption, words), words)
+    if found.changed is False and not found.facts and (match := EXCEPTED.search(" ".join(caption.split()))):
+        # "Nothing changed except a new road" tells of the road.
+        other = facts_of(read(match["after"] or match["before"], words), words)
+        return other if other.facts else found
+    return found
 
 
 def facts_of(reading: Reading, words: Words) -> Parsed:
@@ -139,7 +154,9 @@ def facts_of(reading: Reading, words: Words) -> Parsed:
                 break
             if phrase.kind == NP and phrase.object and not phrase.definite and not phrase.absent:
                 place = phrase.place or ("along_road" if phrase.road else None)
-                facts[_fact(phrase.object, "appear", "appear", phrase.quantity, place)] = None
+                gone = GONE & {token for token, _, _ in reading.tokens[phrase.start : phrase.noun_start]}
+                way = "disappear" if gone else "appear"
+                facts[_fact(phrase.object, way, way, phrase.quantity, place)] = None
     changed = True if facts else False if reading.denied else True if reading.mentioned else None
     objects = frozenset(phrase.object for phrase in reading.phrases if phrase.kind == NP and phrase.object)
     return Parsed(changed, list(facts), frozenset(places), objects)
