@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -23,6 +24,7 @@ from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.pairs import OpenedPair
 from rsiccllm.rsici.prompts import PROMPTS
+from rsiccllm.serve.batcher import Batcher, Kind
 from rsiccllm.serve.remote import fetch, public_address
 from rsiccllm.serve.run import _bind, serve
 from rsiccllm.serve.settings import Limits
@@ -364,3 +366,26 @@ def test_text_that_is_none_is_a_400_and_hardly_any_temperature_is_none(served: S
     assert (answer.status_code, "not UTF-8" in answer.text) == (400, True)
     cold, none = (post(served, asked(*pair, temperature=t, max_tokens=8)).json() for t in (1e-320, 0))
     assert cold["choices"][0]["message"] == none["choices"][0]["message"]
+
+
+def test_those_being_made_ready_are_waited_for(captioner: Captioner) -> None:
+    """Sixteen clients ask anew all together: the first is not answered alone while the others wait."""
+    sizes: list[int] = []
+
+    async def ask_all() -> None:
+        batcher = Batcher(captioner, 16, gather=0.01, patience=2.0, seen=sizes.append)
+        coming = 6
+        batcher.coming = lambda: coming
+        task = asyncio.create_task(batcher.run())
+        prompt = captioner.encode(OpenedPair(pixels(0), pixels(1), None), PROMPTS["caption"])
+        asked = []
+        for _ in range(6):
+            asked.append(asyncio.create_task(batcher.ask(prompt, Kind(4, None), 0)))
+            await asyncio.sleep(0.05)  # longer than they are gathered for
+            coming -= 1
+        assert len({answer.text for answer in await asyncio.gather(*asked)}) == 1
+        task.cancel()
+        batcher.close()
+
+    asyncio.run(ask_all())
+    assert sizes == [6]

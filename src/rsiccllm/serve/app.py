@@ -85,7 +85,8 @@ class Server:
         self.batcher = Batcher(captioner, limits.batch, limits.gather_seconds)
         self.metrics = Metrics(lambda: self.batcher.waiting)
         self.batcher.seen = self.metrics.batch.observe
-        self.in_hand = 0
+        self.batcher.coming = lambda: self.preparing
+        self.in_hand = self.preparing = 0
         self._opening = ThreadPoolExecutor(1, "images")
         self.app = Starlette(
             routes=[
@@ -221,6 +222,13 @@ class Server:
         return bytes(data)
 
     async def _prepare(self, data: bytes) -> Prepared:
+        self.preparing += 1
+        try:
+            return await self._prepared(data)
+        finally:
+            self.preparing -= 1
+
+    async def _prepared(self, data: bytes) -> Prepared:
         loop = asyncio.get_running_loop()
         wish = await loop.run_in_executor(
             self._opening, read_wish, data, self.name, self.limits, self.forbidden, LONGEST["caption"]

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -39,13 +40,17 @@ class Waiting:
 class Batcher:
     """Start `run` as a task; `ask` queues a request and waits for its answer.
 
-    batch: requests that go through the model together. gather: seconds that the first waits for others.
-    seen: called with the size of each batch.
+    batch: requests that go through the model together. gather: seconds that the first waits for others; as long as more
+    are `coming` (are there and being made ready), up to `patience` seconds: of clients that answer a batch by asking
+    again all together, a batch of the first one alone would keep all others waiting. seen: called with the size of each
+    batch.
     """
 
     captioner: Captioner
     batch: int
     gather: float
+    patience: float = 0.2
+    coming: Callable[[], int] = lambda: 0
     seen: Callable[[int], None] = lambda size: None
     _queue: deque[Waiting] = field(default_factory=deque)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -71,8 +76,7 @@ class Batcher:
             self._arrived.clear()
             if not self._queue:
                 await self._arrived.wait()
-            if len(self._queue) < self.batch:
-                await asyncio.sleep(self.gather)
+            await self._gather()
             chosen = self._next()
             if not chosen:
                 continue
@@ -87,6 +91,18 @@ class Batcher:
             for one, answer in zip(chosen, answers, strict=True):
                 if not one.done.done():
                     one.done.set_result(answer)
+
+    async def _gather(self) -> None:
+        """Wait for others to go with the first."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.patience
+        if len(self._queue) < self.batch:
+            await asyncio.sleep(self.gather)
+        while len(self._queue) < self.batch and self.coming() and loop.time() < end:
+            self._arrived.clear()
+            with suppress(TimeoutError):  # one that is refused is coming no more, and never arrives
+                async with asyncio.timeout(self.gather):
+                    await self._arrived.wait()
 
     def _next(self) -> list[Waiting]:
         """The first that waits and those of its kind, in order of arrival; whoever has left is dropped."""
