@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +21,9 @@ FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 
 def deep(checkpoint: Path, folder: Path, depths: list[int]) -> Path:
     """A copy of a plain checkpoint that asks for layers of the tower."""
-    shutil.copytree(checkpoint, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"difference": {"variant": "ours", "depths": depths}, "model_type": f"rsiccllm_{config['model_type']}"}
-    (folder / "config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    made = load_model(checkpoint, "ours", settings={"depths": depths})
+    save_model(made, load_processor(checkpoint), folder)
     return folder
 
 

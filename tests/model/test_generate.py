@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from rsiccllm.model.generate import (
+    PLACEHOLDERS,
     Question,
     difference_cut,
     draw_tokens,
@@ -71,6 +72,7 @@ def test_samples_are_those_of_whole_forwards(tiny_checkpoints: dict[str, Path], 
                     batch[name] = torch.cat([batch[name], torch.full((1, len(ids)), value)], 1)
                 with torch.no_grad():
                     logits = model(**batch).logits[0, -1].double() / 0.8
+                logits[[getattr(model.config, name) for name in PLACEHOLDERS]] = -torch.inf
                 chances, order = logits.softmax(-1).sort(descending=True)
                 kept = chances.cumsum(0) - chances < 0.9  # the fewest likeliest tokens that hold 0.9 together
                 chances = torch.zeros_like(logits).scatter(0, order[kept], chances[kept])
@@ -153,3 +155,17 @@ def test_images_in_slices_are_the_images_at_once(
         assert len(whole.deepstack_features) == len(sliced.deepstack_features) > 0
         for layer, slices in zip(whole.deepstack_features, sliced.deepstack_features, strict=True):
             torch.testing.assert_close(torch.cat(layer), torch.cat(slices), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_sample_holds_a_token_that_stands_for_an_image(tiny_checkpoints: dict[str, Path], family: str) -> None:
+    processor = load_processor(tiny_checkpoints[family])
+    model = load_model(tiny_checkpoints[family], "none").eval()
+    tokens = [getattr(model.config, name) for name in PLACEHOLDERS]
+
+    def louder(module: object, given: object, logits: torch.Tensor) -> torch.Tensor:
+        return logits.index_add(-1, torch.tensor(tokens), torch.full((*logits.shape[:-1], len(tokens)), 50.0))
+
+    model.lm_head.register_forward_hook(louder)
+    found = sample_tokens(model, processor, questions(), [3, 4], 3, 1.0, 1.0, 8)
+    assert not torch.isin(found, torch.tensor(tokens)).any()

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rsiccllm.errors import InputError
+from rsiccllm.model.checkpoint import save_model
 from rsiccllm.model.processor import PairProcessor, load_processor
 from rsiccllm.model.variants import VARIANTS, Variant
 from rsiccllm.model.vlm import OLDEST, PairQwen2_5_VL, load_model, refuse_old
@@ -114,3 +116,35 @@ def test_a_template_that_loses_images_is_told(tiny_checkpoints: dict[str, Path])
     processor.chat_template = "{% for message in messages %}{{ message['role'] }}{% endfor %}"
     with pytest.raises(InputError, match="left 0 image places, expected 2"):
         prompt_batch(processor)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_features_that_are_given_twice_have_no_difference_in_them(
+    tiny_checkpoints: dict[str, Path], family: str
+) -> None:
+    processor = load_processor(tiny_checkpoints[family])
+    model = load_model(tiny_checkpoints[family], "ours").eval()
+    torch.nn.init.normal_(model.model.difference.out.weight)
+    images = [Image.fromarray(np.random.default_rng(s).integers(0, 255, (56, 84, 3), np.uint8)) for s in (0, 1)]
+    given = processor.image_processor(images=images, return_tensors="pt")
+    body = model.model
+    with torch.no_grad():
+        held = body.tower_features(given["pixel_values"], given["image_grid_thw"])
+        first, second = (
+            body.get_image_features(given["pixel_values"], given["image_grid_thw"], held).pooler_output for _ in "12"
+        )
+    assert all(one.equal(other) for one, other in zip(first, second, strict=True))
+    assert not first[1].equal(held.pooler_output[1])
+
+
+def test_a_trained_difference_path_takes_no_new_parts(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    base = tiny_checkpoints["qwen2_5_vl"]
+    save_model(load_model(base, "ours"), load_processor(base), tmp_path / "ours")
+    with pytest.raises(InputError, match=r"difference\.depths=its default, not \[0\]"):
+        load_model(tmp_path / "ours", settings={"depths": [0]})
+    weights = load_file(tmp_path / "ours" / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "difference.classes" not in name}
+    save_file(kept, tmp_path / "ours" / "model.safetensors", {"format": "pt"})
+    (tmp_path / "ours" / "whole.json").unlink(missing_ok=True)
+    with pytest.raises(InputError, match=r"the weights do not fit the model \(first: model\.difference\.classes"):
+        load_model(tmp_path / "ours")

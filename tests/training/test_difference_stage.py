@@ -9,10 +9,13 @@ import pytest
 import torch
 from helpers import sample
 
+from rsiccllm.errors import InputError
+from rsiccllm.model.checkpoint import save_model
 from rsiccllm.model.processor import load_processor
 from rsiccllm.model.vlm import load_model
+from rsiccllm.records import Instruction
 from rsiccllm.rsici.build import build_rsici
-from rsiccllm.training.difference import ImageCollator, train_difference
+from rsiccllm.training.difference import ImageCollator, _one_a_pair, train_difference
 from rsiccllm.training.packing import PackingCollator, Sample
 from rsiccllm.training.recipe import DifferenceRecipe
 
@@ -61,3 +64,24 @@ def test_images_alone_give_maps_and_no_logits(tiny_checkpoints: dict[str, Path])
         whole = model(**{name: packed[name] for name in names}, predict_at=packed["predict_at"])
     assert alone.logits is None
     assert alone.maps[0].equal(whole.maps[0])
+
+
+def test_of_a_pairs_records_the_one_that_tells_what_changed_is_taken() -> None:
+    common = {"pair": "0", "source": "x", "before": "a.png", "after": "b.png", "prompt": "?"}
+    told = Instruction(id="0", task="caption", answers=["a house is built"], teacher="people", **common)
+    mute = Instruction(id="1", task="dialogue", answers=["Yes."], teacher="rules", **common)
+    assert _one_a_pair([told, mute]) == _one_a_pair([mute, told]) == [told]
+    assert _one_a_pair([mute]) == [mute]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tiny_checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    build_rsici(["scenes:10,seed=7,size=64,easy=1"], tmp_path / "data")
+    broken = load_model(tiny_checkpoints["qwen2_5_vl"], "ours")
+    with torch.no_grad():
+        broken.model.difference.classes.bias.fill_(float("nan"))
+    save_model(broken, load_processor(tiny_checkpoints["qwen2_5_vl"]), tmp_path / "broken")
+    recipe = DifferenceRecipe(model=str(tmp_path / "broken"), data=tmp_path / "data", out=tmp_path / "out", max_steps=3,
+                              batch_size=4, learning_rate=1e-3, log_steps=1)  # fmt: skip
+    with pytest.raises(InputError, match=r"at update 1 .*loss.* is no number any more"):
+        train_difference(recipe)
+    assert not (tmp_path / "out" / "model").exists()

@@ -154,3 +154,17 @@ def test_the_command_prints_it_and_loads_no_weights(
     assert "not measured" in result.output
     with pytest.raises(InputError, match="no such folder"):
         plan(SFTRecipe(model=str(config), data=tmp_path / "none", out=tmp_path / "o", learning_rate=1e-4))
+
+
+def test_updates_are_counted_as_the_trainer_counts(
+    tiny_checkpoints: dict[str, Path], data: tuple[Path, Path], tmp_path: Path
+) -> None:
+    rows = 32  # of 40 scenes, the split train
+    for fields, updates in (
+        ({"batch_size": 20, "epochs": 3}, 6),
+        ({"batch_size": 3, "accumulate": 4, "epochs": 2}, 6),
+        ({"batch_size": rows, "epochs": 1}, 1),
+    ):
+        recipe = SFTRecipe(model=str(tiny_checkpoints["qwen2_5_vl"]), data=data[0], out=tmp_path / "o",
+                           learning_rate=1e-4, max_steps=None, **fields)  # fmt: skip
+        assert plan(recipe).steps == updates, fields

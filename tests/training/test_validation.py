@@ -193,6 +193,11 @@ def test_the_best_of_preferences_is_what_they_leave_behind(
     last = load_model(recipe.out / "checkpoints" / "checkpoint-8").state_dict()
     assert all(end[name].equal(weight) for name, weight in best.items())
     assert any(not last[name].equal(weight) for name, weight in best.items())
+    # Ended before its model was written, it writes it and trains no further.
+    shutil.rmtree(recipe.out / "model")
+    again = load_model(train_dnpo(recipe)).state_dict()
+    assert [entry["step"] for entry in read_evaluations(recipe.out)] == [0, 2, 4, 6, 8]
+    assert all(again[name].equal(weight) for name, weight in end.items())
 
 
 def test_training_stops_where_the_references_grow_unlikely(

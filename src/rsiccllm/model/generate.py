@@ -296,11 +296,13 @@ def sample_encoded(
     warpers = [TemperatureLogitsWarper(temperature), *([TopPLogitsWarper(top_p)] if top_p < 1 else [])]
     end, pad = processor.tokenizer.eos_token_id, processor.tokenizer.pad_token_id
     done = torch.zeros(len(mask), dtype=torch.bool, device=model.device)
+    images = [token for name in PLACEHOLDERS if (token := getattr(model.config, name, None)) is not None]
     new: list[Tensor] = []
     total = torch.zeros(len(mask), device=model.device)  # log probability of each answer so far
     count_of = torch.zeros_like(total)
     for step in range(max_new_tokens):
         plain = logits.log_softmax(-1)
+        logits = logits.index_fill(-1, torch.tensor(images, device=logits.device, dtype=torch.long), -torch.inf)
         for warper in warpers:
             logits = warper(None, logits)
         token = draw_tokens(logits.softmax(-1), draws[:, step]).masked_fill(done, pad)
@@ -320,6 +322,11 @@ def sample_encoded(
         )
         logits = output.logits[:, -1].float()
     return Sampled(torch.stack(new, 1), (total / count_of).exp())
+
+
+PLACEHOLDERS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+"""Tokens that stand for images, by their fields of a configuration. No answer holds one: it would be taken for an image
+that is missing wherever the answer is read again."""
 
 
 def draw_tokens(chances: Tensor, draws: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ images pass through the difference module before they become tokens.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,6 +147,8 @@ class _Body(_Mixin):
         """
         if encoded is None:
             encoded = self.tower_features(pixel_values, image_grid_thw, **kwargs)
+        else:
+            encoded = copy(encoded)  # given once more, to a reference, it has no difference in it yet
         encoded.maps = encoded.facts = encoded.looks = None
         if self.difference is not None:
             merge = self.config.vision_config.spatial_merge_size
@@ -338,8 +341,10 @@ def load_model(
         if "ignore_mismatched_sizes" in reason:
             reason = "they have other shapes than config.json and this version's model"
         raise InputError(f"{name}: the weights could not be loaded ({reason})") from None
-    # A weight that silently starts at random is the worst of faults: only the difference path may be new.
-    missing = [key for key in report["missing_keys"] if not key.startswith("model.difference.")]
+    # A weight that silently starts at random is the worst of faults: only the difference path may be new, where the
+    # checkpoint has none.
+    new = "model.difference." if _variant_of(load_config(name)) == "none" else "nothing"
+    missing = [key for key in report["missing_keys"] if not key.startswith(new)]
     if missing or report["unexpected_keys"]:
         raise InputError(
             f"{name}: the weights do not fit the model (first: {(missing or sorted(report['unexpected_keys']))[0]})"
@@ -369,6 +374,11 @@ def empty_model(checkpoint: str | Path, variant: Variant | None = None, settings
         return model_class(config)
 
 
+def _variant_of(config: Any) -> str:
+    """Of the difference path that a checkpoint has."""
+    return str((getattr(config, "difference", None) or {}).get("variant", "none"))
+
+
 def _config_of(name: str, variant: Variant | None, settings: dict[str, Any] | None = None) -> tuple[Any, Any]:
     """Our configuration of a checkpoint, ours or plain, with the difference path asked for, and the model's class."""
     config = load_config(name)
@@ -381,12 +391,13 @@ def _config_of(name: str, variant: Variant | None, settings: dict[str, Any] | No
         fields = config.to_dict()
         fields.pop("model_type")
         config = config_class(**fields)
-    held = (config.difference or {}).get("variant", "none")
+    held = _variant_of(config)
     if variant is not None and held not in {"none", variant}:
         raise InputError(f"{name}: was trained with variant {held!r}, expected {variant!r} or a base without one")
     for option, value in (settings or {}).items():
-        if held != "none" and (config.difference or {}).get(option, value) != value:
-            raise InputError(f"{name}: was trained with difference.{option}={config.difference[option]}, not {value}")
+        if held != "none" and (config.difference or {}).get(option) != value:
+            own = config.difference.get(option, "its default")
+            raise InputError(f"{name}: was trained with difference.{option}={own}, not {value}")
     if variant is not None:
         config.difference = {**(settings or {}), **(config.difference or {}), "variant": variant}
     return config, model_class

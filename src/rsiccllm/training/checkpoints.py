@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from rsiccllm.errors import InputError
 from rsiccllm.files import read_json
 from rsiccllm.model.checkpoint import WHOLE, damaged
+from rsiccllm.training.recipe import Recipe
+from rsiccllm.training.validation import gave_up
 
 
 def newest_checkpoint(out: Path) -> Path | None:
@@ -31,10 +33,10 @@ def newest_checkpoint(out: Path) -> Path | None:
     return None
 
 
-def is_last(checkpoint: Path) -> bool:
+def is_last(checkpoint: Path, recipe: Recipe) -> bool:
     """Whether no update is left to be made after this checkpoint."""
     state = read_json(checkpoint / "trainer_state.json")
-    return bool(state["global_step"] >= state["max_steps"])
+    return bool(state["global_step"] >= state["max_steps"]) or gave_up(recipe, state["global_step"])
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from rsiccllm.model.processor import PairProcessor, load_processor
 from rsiccllm.model.vlm import load_model
 from rsiccllm.records import INSTRUCTIONS, Instruction
 from rsiccllm.training.crops import Crops
-from rsiccllm.training.data import PairDataset, fill_dataset
+from rsiccllm.training.data import PairDataset, fill_dataset, stated_facts
 from rsiccllm.training.learning import difference_settings
 from rsiccllm.training.packing import Sample, sample_fact_target, sample_map_target
 from rsiccllm.training.recipe import DifferenceRecipe
@@ -71,8 +71,14 @@ class DifferenceTrainer(StageTrainer):
 
 
 def _one_a_pair(records: list[Instruction]) -> list[Instruction]:
-    """A pair has one record a task; the difference path asks for no task."""
-    return list({record.pair: record for record in records}.values())
+    """A pair has one record a task; the difference path asks for no task. One that tells what changed comes first."""
+    chosen: dict[str, Instruction] = {}
+    for record in records:
+        if record.pair not in chosen or (
+            stated_facts(chosen[record.pair]) is None and stated_facts(record) is not None
+        ):
+            chosen[record.pair] = record
+    return list(chosen.values())
 
 
 def train_difference(recipe: DifferenceRecipe) -> Path:

@@ -101,7 +101,9 @@ def plan(recipe: SFTRecipe | DNPORecipe, devices: int = 1) -> Plan:
     rows = row_lengths(dataset, collator, dataset.drawn(LOOKED_AT))
     images, asked, answers = (mean(row[part] for row in rows) for part in range(3))
     a_step = recipe.batch_size * recipe.accumulate
-    steps = recipe.max_steps or math.ceil(len(dataset) / (a_step * devices) * recipe.epochs)
+    # The last update of an epoch is of what is left, as the Trainer counts.
+    an_epoch = math.ceil(math.ceil(len(dataset) / (recipe.batch_size * devices)) / recipe.accumulate)
+    steps = recipe.max_steps or math.ceil(an_epoch * recipe.epochs)
     parameters = _parameters(model)
     widest = max(sum(row) for row in rows)
     return Plan(

@@ -67,7 +67,7 @@ class Recipe(BaseModel):
     process_timeout: seconds that the processes of `torchrun` wait for one another, after which the run ends.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str
     data: Path | str | dict[Path | str, Annotated[float, Field(gt=0)]]
@@ -85,7 +85,7 @@ class Recipe(BaseModel):
     weight_decay: float = Field(0.01, ge=0, lt=1)
     max_grad_norm: float = Field(1.0, gt=0)
     bf16: Annotated[bool, BeforeValidator(_where_fast)] = False
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     min_pixels: int | None = Field(None, ge=28 * 28)
     max_pixels: int | None = Field(None, ge=28 * 28)
     save_steps: int = Field(100, ge=1)

@@ -128,7 +128,7 @@ def _train_and_save(trainer: StageTrainer, processor: PairProcessor) -> Path:
     resume = newest_checkpoint(recipe.out)
     if trainer.is_deepspeed_enabled:
         check_deepspeed(trainer, resume)
-    if resume and is_last(resume):  # the Trainer would make one update more
+    if resume and is_last(resume, recipe):  # the Trainer would make one update more
         trainer._load_from_checkpoint(str(resume))
         if trainer.ema:
             trainer.ema.load(resume)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -21,6 +22,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from rsiccllm.errors import InputError
 from rsiccllm.files import atomic_write
 from rsiccllm.model.checkpoint import mark_whole
 from rsiccllm.model.fusion import Fusion
@@ -272,6 +274,11 @@ class StageTrainer(Trainer):
             if items:
                 logs[name] = sum(mean * count for mean, count in values if count) / items
         self.parts.clear()
+        if broken := [name for name, value in logs.items() if isinstance(value, float) and not math.isfinite(value)]:
+            raise InputError(
+                f"{self.recipe.out}: at update {self.state.global_step} {', '.join(broken)} is no number any more; a "
+                "lower learning_rate may help, in another out"
+            )
         super().log(logs, start_time)
 
 
@@ -322,6 +329,7 @@ def training_arguments(recipe: Recipe, views: int) -> TrainingArguments:
         seed=recipe.seed,
         data_seed=recipe.seed,
         logging_steps=recipe.log_steps,
+        logging_nan_inf_filter=False,  # it would show a loss that is no number as 0
         save_steps=recipe.save_steps,
         save_total_limit=2,
         report_to=["tensorboard"],

@@ -27,7 +27,7 @@ from rsiccllm.records import INSTRUCTIONS, Instruction
 from rsiccllm.training.data import load_records
 from rsiccllm.training.losses import answer_log_probs
 from rsiccllm.training.packing import MODEL_FIELDS, Sample, collator_of
-from rsiccllm.training.recipe import AnswerRecipe
+from rsiccllm.training.recipe import AnswerRecipe, Recipe
 
 EVALUATIONS = "validation.jsonl"
 
@@ -99,6 +99,21 @@ def stalled(values: Sequence[float], times: int) -> bool:
     return len(values) > times and max(values[-times:]) <= max(values[:-times])
 
 
+def out_of_patience(recipe: AnswerRecipe, history: Sequence[dict[str, float]]) -> bool:
+    """Whether nothing got better for `patience` evaluations."""
+    if recipe.patience is None:
+        return False
+    best, sure = ([entry[name] for entry in history] for name in (recipe.best_by, "log_prob"))
+    return stalled(best, recipe.patience) or falling(sure, recipe.patience)
+
+
+def gave_up(recipe: Recipe, step: int) -> bool:
+    """Whether a run had stopped by its patience at an update: there is nothing to train on, only to write."""
+    if not isinstance(recipe, AnswerRecipe) or recipe.validation is None:
+        return False
+    return out_of_patience(recipe, [entry for entry in read_evaluations(recipe.out) if entry["step"] <= step])
+
+
 class Validation(TrainerCallback):
     """Generates and scores before the first update and every `eval_steps`, keeps the best weights, stops in time.
 
@@ -129,11 +144,7 @@ class Validation(TrainerCallback):
             return
         if self.history[-1]["step"] < step:
             self._evaluate(model, state)
-        patience = self.recipe.patience
-        if patience is not None and (
-            stalled([entry[self.recipe.best_by] for entry in self.history], patience)
-            or falling([entry["log_prob"] for entry in self.history], patience)
-        ):
+        if out_of_patience(self.recipe, self.history):
             control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
