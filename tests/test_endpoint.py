@@ -30,6 +30,7 @@ from rsiccllm.endpoint import (
     image_part,
     text_part,
 )
+from rsiccllm.endpoint.key import Key
 from rsiccllm.errors import InputError
 
 
@@ -403,3 +404,10 @@ def test_a_journal_that_was_edited_is_told_by_its_line(tmp_path: Path, line: str
     journal.write_text('{"sent": "a"}\n' + line + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"answers\.jsonl:2: not a line of this journal"):
         Client(Endpoint("http://127.0.0.1:9/v1", "m"), journal)
+
+
+def test_a_word_in_place_of_a_key_is_not_cut_out_of_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, told in (("none", "none of the trees remain"), ("sk-0123456789abcdef", "[key] remain")):
+        monkeypatch.setenv("A_KEY", key)
+        said = "none of the trees remain" if key == "none" else f"{key} remain"
+        assert Key("A_KEY").clean(said) == told

@@ -101,13 +101,19 @@ def parse(caption: str, words: Words | None = None) -> Parsed:
 
     `words`: the vocabulary, `words.yaml` if None. Never raises; an unknown word is passed over.
     """
-    words = words or load_words()
-    found = facts_of(read(caption, words), words)
+    return read_facts(caption, words or load_words())[1]
+
+
+def read_facts(caption: str, words: Words) -> tuple[Reading, Parsed]:
+    """How a caption was read, and its facts. "Nothing changed except a new road" tells of the road."""
+    reading = read(caption, words)
+    found = facts_of(reading, words)
     if found.changed is False and not found.facts and (match := EXCEPTED.search(" ".join(caption.split()))):
-        # "Nothing changed except a new road" tells of the road.
-        other = facts_of(read(match["after"] or match["before"], words), words)
-        return other if other.facts else found
-    return found
+        rest = read(match["after"] or match["before"], words)
+        other = facts_of(rest, words)
+        if other.facts:
+            return rest, other
+    return reading, found
 
 
 def facts_of(reading: Reading, words: Words) -> Parsed:

@@ -422,3 +422,19 @@ def test_five_real_sets_are_built_and_no_text_is_refused(shared_data: Path, tmp_
     assert sorted({(record.changed, record.answers[0]) for record in levir}, key=str) == [(None, "No."), (True, "Yes.")]
     for pair in open_source(f"rsici:{tmp_path}").pairs[::20]:
         assert open_source(f"rsici:{tmp_path}").open(pair).before.size <= (256, 256)
+
+
+def test_nothing_of_the_users_is_written_over(tmp_path: Path) -> None:
+    """A hand-made folder is no build of ours: it is not built into, and shards of other names stay."""
+    own = tmp_path / "own"
+    build_rsici(["scenes:4,seed=1,size=64,easy=1"], own)
+    (own / "build.json").unlink()
+    held = {path.name: path.read_bytes() for path in own.iterdir() if path.is_file()}
+    with pytest.raises(InputError, match=r"holds .*pairs\.jsonl.* and no build\.json"):
+        build_rsici([f"rsici:{own}"], own)
+    assert {path.name: path.read_bytes() for path in own.iterdir() if path.is_file()} == held
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "instructions-mine.jsonl").write_text("{}")
+    build_rsici(["scenes:4,seed=1,size=64,easy=1"], out)
+    assert (out / "instructions-mine.jsonl").read_text() == "{}"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rsiccllm.facts import Known
+from rsiccllm.rsici.form import check_form
 from rsiccllm.rsici.gates import check
 from rsiccllm.rsici.prior import Prior, mask_prior
 from rsiccllm.rsici.prompts import hint_for, prompt_table
@@ -167,3 +168,54 @@ def test_planted_errors_are_caught_and_true_texts_pass() -> None:
         else:
             assert total >= (10 if " in a " in kind else 25), kind
             assert refused >= 0.95 * total - 1, wrong[kind]
+
+
+def at_top_left(known: tuple[Known, ...] = (Known("building"),)) -> Prior:
+    mask = np.zeros((256, 256), np.uint8)
+    mask[20:60, 20:60] = 1
+    return mask_prior(ChangeMask(mask, {1: known}), 24, "building")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "houses are built in the top left and in the bottom right",
+        "houses are built in the top left and bottom right corners",
+        "two houses appear, one in the top left and one in the bottom right",
+        "Buildings have appeared at the top left, at the right and at the bottom",
+        "houses are built at the top left, and more at the bottom right",
+    ],
+)
+def test_every_place_of_a_list_is_looked_at(text: str) -> None:
+    assert "place" in {item.reason for item in check(text, "caption", at_top_left())}
+    assert not check("houses are built in the top left", "caption", at_top_left())
+
+
+def test_what_stands_elsewhere_and_did_not_change_has_its_place() -> None:
+    text = "houses are built in the top left, where the trees on the right are as they were"
+    assert not [item for item in check(text, "caption", at_top_left()) if item.reason == "place"]
+
+
+def test_what_a_denial_leaves_out_is_judged() -> None:
+    empty = mask_prior(ChangeMask(np.zeros((64, 64), np.uint8), {}), 24, None)
+    for text in (
+        "The scene is unchanged, apart from a new house at the top.",
+        "No change has occurred besides a new road.",
+    ):
+        assert {item.reason for item in check(text, "caption", empty)} == {"invented"}, text
+    for text in ("Nothing changed except for a new house in the top left.",
+                 "Apart from a new building in the top left, nothing has changed."):  # fmt: skip
+        assert not check(text, "caption", at_top_left()), text
+
+
+@pytest.mark.parametrize("number", ["twenty", "a dozen", "15", "fifty"])
+def test_large_numbers_are_counted(number: str) -> None:
+    found = check(f"{number} buildings have been built in the top left", "caption", at_top_left())
+    assert {item.reason for item in found} == {"count"}
+
+
+@pytest.mark.parametrize(
+    "text", ["Buildings now cover 50% of the scene.", "A 3-km road is built.", "A 50-metre building."]
+)
+def test_what_cannot_be_seen_is_refused_however_it_is_written(text: str) -> None:
+    assert any(item.reason == "hallucination" for item in check_form(text, "caption"))

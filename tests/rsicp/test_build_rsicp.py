@@ -128,7 +128,7 @@ def test_filtering_negatives_of_a_model(talker: Path, data: Path, tmp_path: Path
 
     with pytest.raises(InputError, match="choose another --out"):
         build_rsicp(data, tmp_path / "whole", model=str(talker), samples=4)
-    for name in ("build.json", "README.md", "card.json", "SHA256SUMS"):
+    for name in ("build.json", "README.md", "card.json", "SHA256SUMS", PREFERENCES):
         (tmp_path / "whole" / name).unlink()
     with pytest.raises(InputError, match=r"samples.jsonl: was drawn with count=3, now 4; choose another --out"):
         build_rsicp(data, tmp_path / "whole", model=str(talker), samples=4)

@@ -7,6 +7,9 @@ import re
 
 from rsiccllm.errors import InputError
 
+SECRET = 12
+"""Characters that a key has at least, to be kept out of texts."""
+
 
 class Key:
     """A key from an environment variable; empty where that is not set. It is never shown.
@@ -20,8 +23,9 @@ class Key:
             raise InputError(f"${variable}: holds characters that no key has (its value is not shown)")
 
     def clean(self, text: str) -> str:
-        """The text without the key, should an endpoint send it back."""
-        return text.replace(self._key, "[key]") if self._key else text
+        """The text without the key, should an endpoint send it back. What is too short for a secret ("none", as for a
+        server that wants no key) is a word like any other."""
+        return text.replace(self._key, "[key]") if len(self._key) >= SECRET else text
 
     def line(self, text: str) -> str:
         """The text without the key, as one short line for a message."""

@@ -59,7 +59,8 @@ MARKUP = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 UNSEEN = re.compile(
-    r"\b(?:19|20)\d\d\b|\b\d+(?:[.,]\d+)? ?(?:%|percent|per cent|m|km|meters?|metres?|feet|hectares?|acres?|square)\b|"
+    r"\b(?:19|20)\d\d\b|\b\d+(?:[.,]\d+)? ?%|"
+    r"\b\d+(?:[.,]\d+)?[ -]?(?:percent|per cent|m|km|meters?|metres?|feet|hectares?|acres?|square)\b|"
     r"\b(?:people|persons?|residents?|crowds?|workers?|pedestrians?|families|government|mayor|company)\b|"
     r"\b(?:due to|because of|caused by|as a result of|owing to) (?:\w+ ){0,3}?"
     r"(?:earthquakes?|floods?|flooding|hurricanes?|storms?|wars?|fires?|wildfires?|tsunami|tornado|volcan\w+|disasters?|"

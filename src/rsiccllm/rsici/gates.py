@@ -7,13 +7,14 @@ can be told what was wrong. (The fourth gate is people: `rsiccllm rsici review`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
-from rsiccllm.facts import RANGES, Fact, Known, Parsed, facts_of, places_agree, verb_kind
-from rsiccllm.grammar import Reading, read
+from rsiccllm.facts import RANGES, Fact, Known, Parsed, places_agree, read_facts, verb_kind
+from rsiccllm.grammar import Reading
 from rsiccllm.phrases import PLACE
 from rsiccllm.rsici.form import Rejection, check_form, check_leaks
 from rsiccllm.rsici.prior import ROOMY, Prior
-from rsiccllm.words import load_words
+from rsiccllm.words import load_words, word_set
 
 PER_REGION = 3
 """How many things a region that is not ROOMY may hold at most."""
@@ -33,8 +34,7 @@ def check(answer: str, task: str, prior: Prior) -> list[Rejection]:
 
 def _facts(answer: str, task: str, prior: Prior) -> list[Rejection]:
     words = load_words()
-    reading = read(answer, words)
-    parsed = facts_of(reading, words)
+    reading, parsed = read_facts(answer, words)
     if prior.empty:
         if parsed.facts or parsed.changed:
             return [_no("invented", _name(parsed.facts[0]) if parsed.facts else "says that something changed")]
@@ -144,7 +144,7 @@ def _counts(parsed: Parsed, prior: Prior) -> list[Rejection]:
 
 def _places(reading: Reading, parsed: Parsed, prior: Prior) -> list[Rejection]:
     """Places where nothing changed, or not this."""
-    said = {(name, place) for name, place in parsed.places if place != "along_road"}
+    said = {(name, place) for name, place in (*parsed.places, *_further(reading, parsed)) if place != "along_road"}
     if not parsed.facts:  # a text that names no object still says where
         said = {("", p.place) for p in reading.phrases if p.kind == PLACE and p.place and p.place != "along_road"}
     found = []
@@ -160,6 +160,28 @@ def _places(reading: Reading, parsed: Parsed, prior: Prior) -> list[Rejection]:
         elif prior.masked and prior.zone(place) == 0:
             found.append(_no("place", f"{name or 'change'} at the {place.replace('_', ' ')}, where nothing changed"))
     return found
+
+
+LISTING = word_set(
+    """
+    and in at on to the as well one two another other others more also both part side corner corners area of
+    """
+) | {","}
+"""What stands between the places of one list: "in the top left and, as well, in the bottom right"."""
+
+
+def _further(reading: Reading, parsed: Parsed) -> Iterator[tuple[str, str]]:
+    """Places that are listed behind one that a thing has: (object, place). A fact keeps the first alone."""
+    names: list[str] = []
+    end = 0
+    for phrase in reading.phrases:
+        if phrase.kind != PLACE or not phrase.place:
+            continue
+        own = [name for name, place in parsed.places if place == phrase.place]
+        between = {token for token, _, _ in reading.tokens[end : phrase.start]}
+        names = own or (names if between <= LISTING else [])
+        end = phrase.end
+        yield from ((name, phrase.place) for name in names)
 
 
 def _missed(parsed: Parsed, task: str, prior: Prior) -> list[Rejection]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from rsiccllm.errors import InputError
 from rsiccllm.files import CHECKSUMS, SHARD, atomic_write, sha256, write_jsonl
-from rsiccllm.records import INSTRUCTIONS, Instruction
+from rsiccllm.records import INSTRUCTIONS, PAIRS, PREFERENCES, Instruction
 
 PARQUET = "parquet"
 
@@ -42,8 +42,11 @@ def write_shards(folder: Path, records: Iterable[Instruction], size: int) -> Ite
     `files.shards`). `parquet/` holds the same records for `datasets`, by split. Whole files or none.
     """
     stem, suffix = INSTRUCTIONS.split(".")
-    for old in (*folder.glob(f"{stem}*.{suffix}"), *(folder / PARQUET).glob("*.parquet")):
-        old.unlink()  # of an earlier call that left asks unanswered: the set grows, and its shards get other names
+    shards = folder.glob(SHARD.format(stem, 0, suffix).replace("0" * 5, "[0-9]" * 5))
+    for old in (folder / INSTRUCTIONS, *shards, *(folder / PARQUET).glob("*.parquet")):
+        old.unlink(
+            missing_ok=True
+        )  # of an earlier call that left asks unanswered: the set grows, and its shards get other names
     source = iter(records)
     ahead, number = list(islice(source, size)), 0
     while ahead:
@@ -64,8 +67,9 @@ def split_name(split: str) -> str:
 
 
 def refuse_strangers(out: Path, claim: str) -> None:
-    """Raise InputError where `out` holds a page, card or checksums that no build of ours wrote: it has no `claim`."""
-    strange = [name for name in ("README.md", "card.json", CHECKSUMS) if (out / name).exists()]
+    """Raise InputError where `out` holds what a build would write over and none of ours wrote: it has no `claim`."""
+    names = ("README.md", "card.json", CHECKSUMS, PAIRS, INSTRUCTIONS, PREFERENCES, PARQUET)
+    strange = [name for name in names if (out / name).exists()]
     if strange and not (out / claim).exists():
         raise InputError(f"{out}: holds {', '.join(strange)} and no {claim} of an earlier build; choose another --out")
 

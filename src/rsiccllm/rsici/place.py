@@ -43,7 +43,7 @@ def place(source: Source, pair: ImagePair, out: Path, label: str) -> ImagePair:
         if opened.mask is not None and "mask" in missing:
             save_mask(opened.mask, out / str(placed["mask"]))
     coded = linked and not source.plain_mask and pair.mask is not None
-    rendered = pair.coded_mask and not isinstance(source, Tiles)
+    rendered = pair.coded_mask and not (isinstance(source, Tiles) and source.is_tile(pair))
     return pair.model_copy(update={**placed, "coded_mask": coded or rendered})
 
 

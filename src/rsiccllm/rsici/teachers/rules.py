@@ -196,7 +196,7 @@ class _Writer:
         sentences += [_sentence(self._clause(part)) for part in self._parts()]
         if self.prior.regions:
             sentences += self._layout()
-        if self.prior.scope:
+        if self.prior.scope and not self.prior.specks:  # what is too small to tell of has changed too
             sentences.append(f"No other {self.prior.scope} has changed.")
         elif self.prior.complete:
             sentences.append(self.dice.choice(REST))
