@@ -10,7 +10,8 @@ over 0.5 % of the image score the change map.
 Floors: mean |I1 - I2|; the same after each image's own light is taken off and both are blurred; one minus the
 correlation of the blurred images. The masks mark buildings, the model's map every change: it is read as it is, for
 buildings, and for those that came. Intervals: 95 % of 2,000 bootstrap draws over scenes, not pairs, for crops of one
-image are not independent; the difference to the best floor is drawn in the same draws.
+image are not independent; the difference to the best floor is drawn in the same draws. Without --model the floors
+alone, and beside them a flag that is the truth itself: how far ahead of them so few pairs let anything be shown to be.
 """
 
 from __future__ import annotations
@@ -193,6 +194,8 @@ def main() -> None:
         name: np.array([average_precision(of(case.pair), case.pair.mask) for case in masked])
         for name, of in FLOORS.items()
     }
+    if not said:
+        flags["model, were it never wrong"] = changed.astype(float)  # how far ahead these pairs let anything be
     maps["prevalence"] = np.array([case.pair.mask.mean() for case in masked])
     if said:
         flags["model"] = np.array([loudest(said[case.id].change_map) for case in captioned])
