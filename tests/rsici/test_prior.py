@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from rsiccllm.facts import Known, parse
-from rsiccllm.records import ImagePair
+from rsiccllm.files import read_jsonl
+from rsiccllm.records import INSTRUCTIONS, ImagePair, Instruction
+from rsiccllm.rsici.build import build_rsici
 from rsiccllm.rsici.prior import THIRDS, ZONES, consensus, mask_prior, prior_of
 from rsiccllm.sources import open_source
 from rsiccllm.sources.base import ChangeMask
@@ -166,3 +168,30 @@ def test_annotations_alone_have_no_size() -> None:
     pair = ImagePair(id="a", before="a.png", after="b.png", captions=["a road is built"])
     prior = prior_of(Bare(), pair)  # type: ignore[arg-type]
     assert (prior.width, prior.masked, prior.known[0].object) == (0, False, "road")
+
+
+def test_a_mask_that_its_captions_deny_answers_nothing(tmp_path: Path) -> None:
+    """Without a flag of the set neither is known; a flag settles it, and people who agree with the mask do."""
+    for side in ("A", "B", "label"):
+        (tmp_path / side).mkdir()
+    values = mask((10, 10, 60, 60))
+    for name in ("denied", "told"):
+        for side in ("A", "B"):
+            Image.fromarray(np.full((SIDE, SIDE, 3), 90, np.uint8)).save(tmp_path / side / f"{name}.png")
+        Image.fromarray(values * 255).save(tmp_path / "label" / f"{name}.png")
+    (tmp_path / "captions.json").write_text(
+        '{"denied.png": ["the scene is the same as before"], "told.png": ["a house is built in the top left"]}'
+    )
+    source = open_source(f"folder:{tmp_path}")
+    denied, told = (prior_of(source, next(p for p in source.pairs if p.id == name)) for name in ("denied", "told"))
+    assert (denied.silent, denied.empty, denied.changed) == (True, False, None)
+    assert (told.silent, told.changed) == (False, True)
+    flagged = next(p for p in source.pairs if p.id == "denied").model_copy(update={"changed": True})
+    assert not prior_of(source, flagged).silent
+    counts = build_rsici([f"folder:{tmp_path}"], tmp_path / "out", tasks=("caption", "count", "where"))
+    assert counts["pairs"] == 2
+    records = read_jsonl(tmp_path / "out" / INSTRUCTIONS, Instruction)
+    assert {record.task for record in records if record.pair.endswith("told")} == {"caption", "count", "where"}
+    assert [(record.task, record.changed) for record in records if record.pair.endswith("denied")] == [
+        ("caption", None)
+    ]

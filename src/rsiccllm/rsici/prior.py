@@ -147,6 +147,8 @@ def prior_of(source: Source, pair: ImagePair, speck: int = SPECK_PIXELS) -> Prio
         known = (*told, *(item for item in known if item.object not in covered))
         denied = sum(item.changed is False for item in parsed)
         said = True if told else False if 2 * denied > len(parsed) else None
+    if pair.changed is None and said is False and prior.regions:
+        return replace(prior, regions=(), known=(), changed=None)  # people deny what the mask marks: neither is known
     changed = next((value for value in (pair.changed, said, prior.changed) if value is not None), None)
     if changed is False:
         known = ()
