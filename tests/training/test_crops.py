@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from rsiccllm.masks import OBJECTS
-from rsiccllm.training.crops import ON_CHANGE, crop
+from rsiccllm.model.processor import load_processor
+from rsiccllm.training.crops import ON_CHANGE, Crops, crop
+from rsiccllm.training.data import PairDataset
 from rsiccllm.training.nuisance import disturb
 from rsiccllm.training.packing import Sample
 
@@ -96,3 +100,21 @@ def test_no_strength_is_no_change_but_rounding_and_blur() -> None:
     image = Image.fromarray(np.full((32, 32, 3), 120, np.uint8))
     found = np.asarray(disturb(image, np.random.default_rng(3), 0.0)).astype(int)
     assert np.abs(found - 120).max() <= 1
+
+
+def test_a_crop_is_of_the_image_as_the_model_sees_it() -> None:
+    """Brought to half its side, an image of 60 x 40 has 30 x 20: a square of 16 of these shows some 32 of those."""
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        part = crop(sample(), 16, random, scale=0.5)
+        columns = np.asarray(part.images[1])[..., 0].astype(int)
+        assert part.images[0].size == (16, 16)
+        assert 20 <= columns.max() - columns.min() <= 40
+    assert crop(sample(), 16, random, scale=0.4).images[0].size == (60, 40), "16 processed pixels are all there are"
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(None, 1.0), (112 * 112, 0.25)])
+def test_the_scale_is_the_processors(tiny_checkpoints: dict[str, Path], limit: int | None, expected: float) -> None:
+    processor = load_processor(tiny_checkpoints["qwen2_5_vl"], max_pixels=limit)
+    crops = Crops(PairDataset.__new__(PairDataset), 56, 0.0, 0, processor)
+    assert crops._scale(Image.new("RGB", (448, 448))) == pytest.approx(expected)

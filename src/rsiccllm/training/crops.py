@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import cv2
@@ -10,6 +11,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from rsiccllm.masks import OBJECTS
+from rsiccllm.model.processor import PairProcessor
 from rsiccllm.training.data import Rows
 from rsiccllm.training.nuisance import disturb
 from rsiccllm.training.packing import Sample
@@ -27,10 +29,13 @@ class Crops(Dataset):
     """Pairs or their views, each cut to a square and disturbed, by the index and the seed alone.
 
     side: of the square in pixels, None for whole images; a smaller image stays whole. nuisance: strength of `disturb`.
+    processor: the pixels of `side` are those of an image as it brings it to the model, which may be of another size.
     """
 
-    def __init__(self, views: Views | Rows, side: int | None, nuisance: float, seed: int) -> None:
-        self.views, self.side, self.nuisance, self.seed = views, side, nuisance, seed
+    def __init__(
+        self, views: Views | Rows, side: int | None, nuisance: float, seed: int, processor: PairProcessor
+    ) -> None:
+        self.views, self.side, self.nuisance, self.seed, self.processor = views, side, nuisance, seed, processor
         # Ends OpenCV's threads, before loader processes are forked: a fork would wait for threads that it has not got.
         cv2.setNumThreads(1)
 
@@ -66,22 +71,29 @@ class Crops(Dataset):
         random = np.random.default_rng([self.seed, index])
         sample = self.views[index]
         if self.side is not None:
-            sample = crop(sample, self.side, random)
+            sample = crop(sample, self.side, random, self._scale(sample.images[0]))
         if self.nuisance:
             sample = replace(sample, images=[disturb(image, random, self.nuisance) for image in sample.images])
         return sample
 
+    def _scale(self, image: Image.Image) -> float:
+        """Pixels of the processed image for one of this, a side."""
+        processor = self.processor.image_processor
+        patches = processor.get_number_of_image_patches(image.height, image.width)
+        return math.sqrt(patches * processor.patch_size**2 / (image.height * image.width))
 
-def crop(sample: Sample, side: int, random: np.random.Generator) -> Sample:
+
+def crop(sample: Sample, side: int, random: np.random.Generator, scale: float = 1.0) -> Sample:
     """A square of a pair with what is true inside it, zoomed to `side` pixels.
 
+    scale: pixels of the processed image for one of this: `side` of them show side / scale of these.
     Facts stay those of the pair where the mask marks anything inside and says not what; where it says what, they are
     those; where it marks nothing inside, none. Without a mask the pair stays whole: nobody knows where its change is.
     """
     width, height = sample.images[0].size
-    if sample.mask is None or min(width, height) <= side:
+    if sample.mask is None or min(width, height) * scale <= side:
         return sample
-    shown = min(round(side * np.exp(random.uniform(-ZOOM, ZOOM))), width, height)
+    shown = min(round(side / scale * np.exp(random.uniform(-ZOOM, ZOOM))), width, height)
     top, left = (int(random.integers(0, extent - shown + 1)) for extent in (height, width))
     rows, columns = np.nonzero(sample.mask)
     if len(rows) and random.random() < ON_CHANGE:

@@ -93,6 +93,6 @@ def train_difference(recipe: DifferenceRecipe) -> Path:
     model.requires_grad_(False)
     model.model.difference.requires_grad_(True)
     model.model.visual.requires_grad_(recipe.train_vision)
-    views = Crops(Views(dataset, swapped=True), recipe.crop, recipe.nuisance, recipe.seed)
+    views = Crops(Views(dataset, swapped=True), recipe.crop, recipe.nuisance, recipe.seed, processor)
     trainer = DifferenceTrainer(recipe, model, processor, views, ImageCollator(processor))
     return train_and_save(trainer, processor)

@@ -81,7 +81,7 @@ def train_sft(recipe: SFTRecipe) -> Path:
     collator = collator_of(recipe, processor)
     check_lengths(dataset, collator)
     views = Views(dataset, swapped=False) if recipe.turns else dataset
-    shown = Crops(views, None, recipe.nuisance, recipe.seed) if recipe.nuisance else views
+    shown = Crops(views, None, recipe.nuisance, recipe.seed, processor) if recipe.nuisance else views
     validation = Validation(recipe, held_out, processor) if held_out else None
     trainer = SFTTrainer(recipe, model, processor, shown, collator, validation)
     return train_and_save(trainer, processor)
