@@ -438,3 +438,21 @@ def test_nothing_of_the_users_is_written_over(tmp_path: Path) -> None:
     (out / "instructions-mine.jsonl").write_text("{}")
     build_rsici(["scenes:4,seed=1,size=64,easy=1"], out)
     assert (out / "instructions-mine.jsonl").read_text() == "{}"
+
+
+def test_a_build_does_not_go_on_over_other_sources(tmp_path: Path) -> None:
+    """The answers of one half would be of other captions and masks than those of the other."""
+    for side in ("A", "B"):
+        (tmp_path / "set" / side).mkdir(parents=True)
+        for name in "ab":
+            Image.fromarray(np.full((64, 64, 3), ord(name), np.uint8)).save(tmp_path / "set" / side / f"{name}.png")
+    captions = tmp_path / "set" / "captions.json"
+    captions.write_text('{"a.png": ["a house is built"], "b.png": ["a road is built"]}')
+    spec, out = f"folder:{tmp_path / 'set'}", tmp_path / "out"
+    build_rsici([spec], out)
+    (out / "SHA256SUMS").unlink()  # as if it had been stopped before its end
+    assert build_rsici([spec], out)["pairs"] == 2
+    (out / "SHA256SUMS").unlink()
+    captions.write_text('{"a.png": ["a house is removed"], "b.png": ["a road is built"]}')
+    with pytest.raises(InputError, match="its sources have changed since it was begun"):
+        build_rsici([spec], out)

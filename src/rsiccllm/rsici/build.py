@@ -6,6 +6,7 @@ is in a journal, and the lists are written last, in the order of the sources wha
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,9 @@ from rsiccllm.sources.scenes.source import ScenesSource
 from rsiccllm.sources.tiles import Tiles
 
 CLAIM = "build.json"
+DIGEST = "digest"
+"""Its field that tells whether the sources are still what they were."""
+
 REJECTED = "rejected.jsonl"
 TILE = 256
 """Pixels. The paper's sets are 256 x 256, LEVIR-CD and S2Looking cut to it."""
@@ -150,8 +154,11 @@ def _begin(
     """All that can be told without asking anything, before the long work. claim: written to bind the folder."""
     sources = _open(specs, settings)
     items = _items(sources, settings)
+    digest = _digest(items)
     if claim is not None:  # not before: a mistake in the sources must not bind the folder to them
-        write_json(out / CLAIM, claim)
+        write_json(out / CLAIM, {**claim, DIGEST: digest})
+    elif read_json(out / CLAIM).get(DIGEST, digest) != digest:
+        raise InputError(f"{out}: its sources have changed since it was begun; choose another --out or remove it")
     compared = [(item.source, item.pair) for item in items]
     leaks = find_leaks(compared, [item.id for item in items], [item.label for item in items], out, settings.duplicates)
     left = [item for item in items if item.id not in leaks]
@@ -179,6 +186,7 @@ def _held(out: Path, wanted: dict[str, Any]) -> bool:
     if not (out / CLAIM).exists():
         return False
     held = read_json(out / CLAIM)
+    held.pop(DIGEST, None)
     if held != wanted:
         names = [name for name in wanted if held.get(name) != wanted[name]]
         told = "; ".join(f"{name} {held.get(name)}, now asked for {wanted[name]}" for name in names)
@@ -213,6 +221,16 @@ class _Item:
     pair: ImagePair
     id: str
     size: tuple[int, int]
+
+
+def _digest(items: Sequence[_Item]) -> str:
+    """Of what is said of all pairs and of their masks' sizes: hexadecimal SHA-256. An image may be mended."""
+    found = hashlib.sha256()
+    for item in items:
+        found.update(item.pair.model_dump_json().encode() + b"\n")
+        if item.source.on_disk and item.pair.mask and (mask := inside(item.source.root, item.pair.mask)).is_file():
+            found.update(f"{mask.stat().st_size}\n".encode())
+    return found.hexdigest()
 
 
 def _items(sources: Sequence[tuple[str, Source]], settings: BuildSettings) -> list[_Item]:
