@@ -37,8 +37,8 @@ STYLE = """
 .said { color: var(--body-text-color); }
 .said .text { font-size: 18px; line-height: 1.45; margin: 0 0 8px; white-space: pre-line; overflow-wrap: anywhere; }
 .said .model { font-size: 13px; font-weight: 600; color: var(--quiet); margin: 14px 0 2px; }
-.said .sure, .said .doubt, .said .raw { display: inline-block; font-size: 13px; line-height: 1.3; padding: 4px 10px;
-  border-radius: 12px; border: 1px solid var(--border-color-primary); }
+.said .sure, .said .doubt, .said .raw { display: inline-block; margin: 0 6px 4px 0; font-size: 13px; line-height: 1.3;
+  padding: 4px 10px; border-radius: 12px; border: 1px solid var(--border-color-primary); }
 .said .doubt { border-color: #b45309; color: #92400e; background: #fef3c7; }
 .dark .said .doubt { border-color: #d97706; color: #fcd34d; background: #451a03; }
 .said .facts { list-style: none; padding: 0; margin: 10px 0 0; }
