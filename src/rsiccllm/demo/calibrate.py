@@ -30,7 +30,7 @@ OWN_SEED = 95
 """Of the scenes that say what training's images are like."""
 
 TRAINED, DRIFT = 1.5, 6.0
-"""Strength of nuisance: a little over training's, and where four of five captions are wrong."""
+"""Strength of nuisance: a little over training's, and where most captions are wrong."""
 
 ANSWERS = 18
 """Of which a caption is the best; chosen on 240 scenes of seed 96, where more places are right than with 10."""
